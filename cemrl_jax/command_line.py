@@ -1,0 +1,173 @@
+"""What the scripts share: reading configurations and failing politely."""
+
+import argparse
+import dataclasses
+import importlib.util
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from cemrl_jax import config as config_lib
+from cemrl_jax.checkpoint import CheckpointError
+from cemrl_jax.config import TABLES, Config, ConfigError
+
+PRESETS = pathlib.Path(__file__).parent.parent / "configs"
+OVERRIDES = """\
+overrides:
+  --config.a.b=value    replaces a field of the configuration; see the list below.
+                        env.robot, env.task and env.schedule take a name and then
+                        have fields of their own
+"""
+
+
+def parser(description: str, epilog: str = "") -> argparse.ArgumentParser:
+    """Returns a parser for a script, with the arguments that all scripts have."""
+    result = argparse.ArgumentParser(
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    result.add_argument(
+        "--compile-cache",
+        metavar="DIR",
+        default=str(_default_cache()),
+        help="folder that keeps compiled programs for the next start, or 'off'"
+        " (default: %(default)s)",
+    )
+    return result
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Runs a script's main function and turns failures into messages.
+
+    Exits with 0, with 2 for bad input, 1 for what went wrong later, 130 for Ctrl-C.
+    """
+    code = 0
+    try:
+        main()
+    except ConfigError as error:
+        code = _complain("error", error, 2)
+    except (CheckpointError, FloatingPointError) as error:
+        code = _complain("error", error, 1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        code = _complain("error", f"{where}{error.strerror or error}", 1)
+    except KeyboardInterrupt:
+        code = _complain("stopped", "by the keyboard", 130)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def use_compile_cache(folder: str) -> None:
+    """Makes JAX keep compiled programs in a folder, unless it is "off"."""
+    if folder != "off":
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def read_config(path: str | None, overrides: Sequence[str]) -> Config:
+    """Returns the configuration of a preset or JSON file with overrides.
+
+    Args:
+      path: a `configs/*.py` or a saved `config.json`.
+      overrides: `--config.a.b=value` arguments.
+
+    Raises:
+      ConfigError: the file, a field's name or a value is wrong.
+    """
+    if path is None:
+        raise ConfigError(f"--config=FILE is missing; presets: {_preset_names()}")
+    return override(load_file(pathlib.Path(path)), overrides)
+
+
+def load_file(path: pathlib.Path) -> Config:
+    """Returns the configuration in a preset or a JSON file.
+
+    Raises:
+      ConfigError: it holds none.
+    """
+    if not path.is_file():
+        raise ConfigError(f"--config={path}: no such file; presets: {_preset_names()}")
+    if path.suffix == ".json":
+        return config_lib.load(path)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"--config={path} must be a .py or a .json file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except Exception as error:  # a preset is a user's program
+        raise ConfigError(
+            f"--config={path} failed: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(config, Config):
+        raise ConfigError(f"--config={path}: get_config() must return a Config")
+    return config
+
+
+def override(config: Config, overrides: Sequence[str]) -> Config:
+    """Applies `--config.a.b=value` arguments; types come from the schema.
+
+    Raises:
+      ConfigError: an unknown field, or a value of the wrong type.
+    """
+    rest = []
+    for argument in overrides:
+        part = re.fullmatch(r"--config\.env\.(\w+)=(.*)", argument)
+        if part and part[1] in TABLES:
+            setattr(config.env, part[1], config_lib.named(part[1], part[2]))
+        else:
+            rest.append(argument)
+    for argument in rest:
+        name = argument.split("=", 1)[0]
+        if name.startswith("--") and not re.match(r"--(no)?config\.", name):
+            raise ConfigError(f"unknown argument {argument}; see --help")
+        if name.startswith("--"):
+            value = config_lib.get_field(config, name.split("config.", 1)[1])
+            if dataclasses.is_dataclass(value):
+                raise ConfigError(f"{name} is a group; name one of its fields")
+    values = flags.FlagValues()
+    command = ["train", *rest]
+    try:
+        holder = config_flags.DEFINE_config_dataclass(
+            "config", config, flag_values=values, sys_argv=command
+        )
+        left = values(command)[1:]
+    except (flags.Error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(str(error)) from error
+    if left:
+        raise ConfigError(f"unknown argument {left[0]}; see --help")
+    return holder.value
+
+
+def describe(config: Config) -> str:
+    """Returns all fields of a configuration with their values, one a line."""
+    lines = [
+        f"  --config.{path}={config_lib.get_field(config, path)}"
+        for path in config_lib.field_paths(config)
+    ]
+    return "\n".join(["fields (here with their defaults):", *lines])
+
+
+def _default_cache() -> pathlib.Path:
+    base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return pathlib.Path(base).expanduser() / "cemrl_jax"
+
+
+def _preset_names() -> str:
+    names = sorted(path.name for path in PRESETS.glob("[a-z]*.py"))
+    return ", ".join(f"configs/{name}" for name in names)
+
+
+def _complain(kind: str, message: object, code: int) -> int:
+    print(f"{kind}: {message}", file=sys.stderr)
+    return code

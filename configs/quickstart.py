@@ -1,0 +1,32 @@
+"""cheetah-stationary-vel on real physics, sized for two CPU cores and ten minutes."""
+
+from cemrl_jax.config import (
+    CheckpointConfig,
+    Config,
+    ElboConfig,
+    EncoderConfig,
+    EvaluationConfig,
+    ReplayConfig,
+    RolloutConfig,
+    SACConfig,
+    TrainConfig,
+)
+from configs import cheetah_stationary_vel
+
+
+def get_config() -> Config:
+    """The same task as cheetah-stationary-vel with smaller networks, fused updates."""
+    return Config(
+        name="cheetah-stationary-vel",
+        env=cheetah_stationary_vel.get_config().env,
+        rollout=RolloutConfig(num_envs=40, num_steps=200),
+        replay=ReplayConfig(capacity=400_000),
+        encoder=EncoderConfig(width_factor=2.0),
+        elbo=ElboConfig(decoder_width_factor=4.0, learning_rate=1e-3),
+        sac=SACConfig(
+            batch_size=256, hidden_size=128, num_layers=2, learning_rate=1e-3
+        ),
+        train=TrainConfig(num_epochs=40, num_updates=1000),
+        evaluation=EvaluationConfig(interval=5),
+        checkpoint=CheckpointConfig(interval=10),
+    )

@@ -1,0 +1,145 @@
+"""The data that environments exchange and the protocols that their parts follow.
+
+Everything here describes ONE environment; `cemrl_jax.rollout` vectorises.
+"""
+
+from typing import Any, Protocol
+
+from flax import struct
+from jax import Array
+
+# What a schedule reports at the start of a step.
+NO_EVENT = 0
+FORWARD = 1  # a change point in positive direction was passed
+BACKWARD = -1  # a change point in negative direction was passed
+ELAPSED = 2  # the time for a change has come, wherever the robot is
+
+
+class Task(struct.PyTreeNode):
+    """What the agent must do until the next change.
+
+    Attributes:
+      kind: `[]` int32, index into `envs.rewards.REWARDS`.
+      base: `[]` int32, label of the base task (0..K-1), what a class should mean.
+      spec: `[]` float32, the task's parameter: m/s for velocity, +-1 for direction.
+      model: overrides of `mjx.Model` fields by name; `{}` if only the reward varies.
+    """
+
+    kind: Array
+    base: Array
+    spec: Array
+    model: dict[str, Array]
+
+
+class Motion(struct.PyTreeNode):
+    """What a reward may look at: one control step, in SI units.
+
+    Attributes:
+      x_position: `[]` position of the root on the x-axis after the step, m.
+      x_velocity: `[]` mean velocity of the root along x over the step, m/s.
+      height: `[]` vertical position of the root after the step, m.
+      pitch_velocity: `[]` mean angular velocity of the root's pitch, rad/s.
+      cost: `[]` price of the control and of contacts, subtracted from the reward.
+      bonus: `[]` reward for being alive.
+      direction_weight: `[]` factor on the forward term of direction tasks.
+    """
+
+    x_position: Array
+    x_velocity: Array
+    height: Array
+    pitch_velocity: Array
+    cost: Array
+    bonus: Array
+    direction_weight: Array
+
+
+class EnvState(struct.PyTreeNode):
+    """One environment between two steps.
+
+    Attributes:
+      physics: the robot's state, of a type that only the robot knows.
+      obs: `[obs_size]` float32 observation.
+      reward: `[]` float32 reward of the step that led here.
+      terminated: `[]` bool, the robot has fallen. A time limit never sets it.
+      step: `[]` int32 steps since the episode began.
+      task: the task in force.
+      schedule: state of the schedule.
+      key: randomness of the changes still to come.
+    """
+
+    physics: Any
+    obs: Array
+    reward: Array
+    terminated: Array
+    step: Array
+    task: Task
+    schedule: Any
+    key: Array
+
+
+class Robot(Protocol):
+    """A body with stationary physics. It receives tasks and knows no schedule."""
+
+    @property
+    def action_size(self) -> int:
+        """Number of actuators; actions live in [-1, 1]."""
+        ...
+
+    @property
+    def control_dt(self) -> float:
+        """Duration of a control step, s."""
+        ...
+
+    def reset(self, key: Array) -> Any:
+        """Returns the physics at the start of an episode."""
+        ...
+
+    def step(self, physics: Any, action: Array, model: dict[str, Array]) -> Any:
+        """Advances one control step under `action` `[action_size]`.
+
+        `model` overrides fields of the physical model (see `Task.model`).
+        """
+        ...
+
+    def motion(self, before: Any, after: Any, action: Array) -> Motion:
+        """Summarises a control step for the reward."""
+        ...
+
+    def observe(self, physics: Any) -> Array:
+        """Returns the observation `[obs_size]`."""
+        ...
+
+    def x_position(self, physics: Any) -> Array:
+        """Returns where the robot is for schedules that depend on place, m."""
+        ...
+
+    def terminated(self, physics: Any) -> Array:
+        """Returns whether the robot has fallen, `[]` bool."""
+        ...
+
+
+class TaskDistribution(Protocol):
+    """Makes tasks and says what an event does to one."""
+
+    def sample(self, key: Array, num_tasks: int) -> Task:
+        """Draws a pool of tasks; every leaf gets a leading axis `[num_tasks]`."""
+        ...
+
+    def change(self, key: Array, pool: Task, task: Task, event: Array) -> Task:
+        """Returns the task that follows `task` after a non-zero `event`."""
+        ...
+
+
+class Schedule(Protocol):
+    """Decides when the task changes within an episode."""
+
+    def init(self, key: Array) -> Any:
+        """Returns the schedule's state at the start of an episode."""
+        ...
+
+    def update(self, key: Array, state: Any, x: Array) -> tuple[Array, Any]:
+        """Returns the event before a step taken at position `x` (m), and the state.
+
+        The event is one of `NO_EVENT`, `FORWARD`, `BACKWARD`, `ELAPSED`.
+        """
+        ...

@@ -1,0 +1,96 @@
+"""The environment: a robot whose task changes while an episode runs."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from envs.base import NO_EVENT, EnvState, Robot, Schedule, Task, TaskDistribution
+from envs.rewards import reward
+
+
+@dataclasses.dataclass(frozen=True)
+class NonStationaryEnv:
+    """Robot x task distribution x schedule. The only place where a task changes.
+
+    A step follows the original (meta_rand_envs/base.py:59-79): the schedule looks at
+    the robot's position, the task changes, the physics advances, and the reward is
+    that of the new task.
+    """
+
+    robot: Robot
+    distribution: TaskDistribution
+    schedule: Schedule
+
+    @property
+    def obs_size(self) -> int:
+        """Size of an observation."""
+        observe = lambda key: self.robot.observe(self.robot.reset(key))  # noqa: E731
+        return jax.eval_shape(observe, jax.random.key(0)).shape[0]
+
+    @property
+    def action_size(self) -> int:
+        """Size of an action; each entry lives in [-1, 1]."""
+        return self.robot.action_size
+
+    def reset(self, key: Array, task: Task) -> EnvState:
+        """Starts an episode with `task`; the key is consumed."""
+        key_robot, key_schedule, key = jax.random.split(key, 3)
+        physics = self.robot.reset(key_robot)
+        return EnvState(
+            physics=physics,
+            obs=self.robot.observe(physics),
+            reward=jnp.float32(0),
+            terminated=jnp.bool_(False),
+            step=jnp.int32(0),
+            task=task,
+            schedule=self.schedule.init(key_schedule),
+            key=key,
+        )
+
+    def step(
+        self, state: EnvState, action: Array, pool: Task, frozen: Array | bool = False
+    ) -> EnvState:
+        """Takes one control step.
+
+        Args:
+          state: the environment before the step.
+          action: `[action_size]` in [-1, 1]; clipped by the robot.
+          pool: `[N]` tasks that a change may draw from.
+          frozen: `[]` bool, keep the task whatever the schedule says.
+
+        Returns:
+          The environment after the step.
+        """
+        key, key_schedule, key_task = jax.random.split(state.key, 3)
+        x = self.robot.x_position(state.physics)
+        event, schedule = self.schedule.update(key_schedule, state.schedule, x)
+        changed = (event != NO_EVENT) & jnp.logical_not(frozen)
+        new_task = self.distribution.change(key_task, pool, state.task, event)
+        task = jax.tree.map(
+            lambda new, old: jnp.where(changed, new, old), new_task, state.task
+        )
+        physics = self.robot.step(state.physics, action, task.model)
+        motion = self.robot.motion(state.physics, physics, action)
+        return EnvState(
+            physics=physics,
+            obs=self.robot.observe(physics),
+            reward=reward(task, motion),
+            terminated=self.robot.terminated(physics),
+            step=state.step + 1,
+            task=task,
+            schedule=schedule,
+            key=key,
+        )
+
+    def restart(self, state: EnvState, start: EnvState) -> EnvState:
+        """Begins a new episode of the task of `state` from the body of `start`."""
+        key, key_schedule = jax.random.split(state.key)
+        return state.replace(
+            physics=start.physics,
+            obs=start.obs,
+            step=jnp.zeros_like(state.step),
+            schedule=self.schedule.init(key_schedule),
+            key=key,
+        )

@@ -1,0 +1,179 @@
+"""All calls of the physics engine: loading a model, its edits, stepping it."""
+# pyright: reportAttributeAccessIssue=false  (mujoco comes without type stubs)
+
+import contextlib
+import dataclasses
+import io
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from flax import struct
+from jax import Array
+
+with contextlib.redirect_stdout(io.StringIO()):  # prints that Warp is missing
+    from mujoco import mjx
+
+ASSETS = pathlib.Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+
+
+class PhysicsState(struct.PyTreeNode):
+    """What must survive from one control step to the next.
+
+    A whole `mjx.Data` is ten times as large and makes a rollout slower.
+
+    Attributes:
+      qpos: `[nq]` positions, m and rad.
+      qvel: `[nv]` velocities, m/s and rad/s.
+      warmstart: `[nv]` the solver's last accelerations.
+      readings: fields of `mjx.Data` by name, as the last sub-step left them: those
+        that depend on positions are from before its integration, as in the original.
+    """
+
+    qpos: Array
+    qvel: Array
+    warmstart: Array
+    readings: dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Simulator:
+    """A compiled model and how to step it.
+
+    Attributes:
+      model: the edited MuJoCo model, for names, sizes and rendering.
+      mjx_model: the same on the accelerator.
+      substeps: physics steps in a control step.
+      readings: names of the `mjx.Data` fields to keep in `PhysicsState.readings`.
+    """
+
+    model: mujoco.MjModel
+    mjx_model: mjx.Model
+    substeps: int
+    readings: tuple[str, ...]
+
+    @property
+    def control_dt(self) -> float:
+        """Duration of a control step, s."""
+        return self.substeps * self.model.opt.timestep
+
+    def body(self, name: str) -> int:
+        """Returns the index of a body."""
+        return self.model.body(name).id
+
+    def control(self, action: Array) -> Array:
+        """Maps an action `[nu]` in [-1, 1] onto the actuators' range, clipped."""
+        low, high = self.model.actuator_ctrlrange.T
+        return jnp.clip(low + (action + 1) * 0.5 * (high - low), low, high)
+
+    def start(self, qpos: Array, qvel: Array) -> PhysicsState:
+        """Returns the state `qpos` `[nq]`, `qvel` `[nv]` with readings up to date."""
+        data = self._data(qpos, qvel, jnp.zeros_like(qvel))
+        return self._state(mjx.forward(self.mjx_model, data))
+
+    def step(
+        self, state: PhysicsState, action: Array, overrides: dict[str, Array]
+    ) -> PhysicsState:
+        """Advances one control step.
+
+        Args:
+          state: the state before.
+          action: `[nu]` in [-1, 1].
+          overrides: fields of `mjx.Model` by name; constants that MuJoCo derives from
+            them stay nominal, as in the original.
+
+        Returns:
+          The state after.
+        """
+        model = self.mjx_model
+        if overrides:
+            model = model.tree_replace(dict(overrides))
+        data = self._data(state.qpos, state.qvel, state.warmstart)
+        data = data.replace(ctrl=self.control(action))
+        step = lambda _, data: mjx.step(model, data)  # noqa: E731
+        return self._state(jax.lax.fori_loop(0, self.substeps, step, data))
+
+    def _data(self, qpos: Array, qvel: Array, warmstart: Array) -> mjx.Data:
+        data = mjx.make_data(self.mjx_model)
+        return data.replace(qpos=qpos, qvel=qvel, qacc_warmstart=warmstart)
+
+    def _state(self, data: mjx.Data) -> PhysicsState:
+        return PhysicsState(
+            qpos=data.qpos,
+            qvel=data.qvel,
+            warmstart=data.qacc_warmstart,
+            readings={name: getattr(data, name) for name in self.readings},
+        )
+
+
+def load(
+    file: str,
+    *,
+    substeps: int,
+    iterations: int,
+    ls_iterations: int,
+    readings: tuple[str, ...],
+    edit: Callable[[mujoco.MjModel], None] = lambda model: None,
+) -> Simulator:
+    """Loads a model file of gymnasium and edits it in memory.
+
+    Contact margins are halved: MuJoCo now adds the margins of two geoms where it
+    used to take the larger, so this restores the original's contact distance. The
+    solver is Newton with few iterations: MJX runs its loops to the limit, and these
+    limits change a step by less than float32 does.
+
+    Args:
+      file: name of the XML file in gymnasium's assets.
+      substeps: physics steps in a control step.
+      iterations: limit of the constraint solver's iterations.
+      ls_iterations: limit of its line search.
+      readings: see `Simulator`.
+      edit: a further change of the model.
+
+    Returns:
+      The simulator.
+    """
+    model = _compile(ASSETS / file)
+    model.geom_margin[:] *= 0.5
+    model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
+    model.opt.iterations = iterations
+    model.opt.ls_iterations = ls_iterations
+    edit(model)
+    with jax.ensure_compile_time_eval():  # may be asked for while a rollout is traced
+        mjx_model = mjx.put_model(model)
+    return Simulator(model, mjx_model, substeps, readings)
+
+
+def _compile(path: pathlib.Path) -> mujoco.MjModel:
+    """Compiles an XML file without the note on its `settotalmass` attribute."""
+    previous: Any = mujoco.get_mju_user_warning()
+
+    def warn(message: str) -> None:
+        if "settotalmass" not in message:
+            (previous or print)(message)
+
+    mujoco.set_mju_user_warning(warn)
+    try:
+        return mujoco.MjModel.from_xml_path(str(path))
+    finally:
+        mujoco.set_mju_user_warning(previous)
+
+
+def uniform_start(
+    simulator: Simulator, key: Array, position_noise: float, velocity_noise: float
+) -> tuple[Array, Array]:
+    """Returns the model's initial pose and rest, perturbed: `[nq]`, `[nv]`.
+
+    Positions move uniformly within +-`position_noise` (m, rad), velocities normally
+    with standard deviation `velocity_noise` (m/s, rad/s).
+    """
+    key_position, key_velocity = jax.random.split(key)
+    qpos0 = jnp.asarray(np.asarray(simulator.model.qpos0), jnp.float32)
+    shift = jax.random.uniform(key_position, qpos0.shape, minval=-1, maxval=1)
+    qvel = jax.random.normal(key_velocity, (simulator.model.nv,))
+    return qpos0 + position_noise * shift, velocity_noise * qvel

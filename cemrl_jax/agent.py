@@ -131,23 +131,23 @@ class Agent:
 
     def encode(self, params: Params, window: Array) -> Posterior:
         """See `losses.Model`."""
-        return self.encoder.apply(params["encoder"], window)
+        return _apply(self.encoder, params["encoder"], window)
 
     def decode(
         self, params: Params, obs: Array, action: Array, z: Array
     ) -> tuple[Array, Array]:
         """See `losses.Model`."""
-        return self.decoder.apply(params["decoder"], obs, action, z)  # pyright: ignore[reportReturnType]
+        return _apply(self.decoder, params["decoder"], obs, action, z)
 
     def prior(self, params: Params) -> tuple[Array, Array]:
         """See `losses.Model`."""
-        return self.class_prior.apply(params["prior"])  # pyright: ignore[reportReturnType]
+        return _apply(self.class_prior, params["prior"])
 
     def sample_action(
         self, params: Params, obs: Array, z: Array, noise: Array
     ) -> tuple[Array, Array]:
         """Returns the policy's action `[..., A]` for a draw and its log-probability."""
-        mean, log_std = self.actor.apply(params, obs, z)  # pyright: ignore[reportGeneralTypeIssues]
+        mean, log_std = _apply(self.actor, params, obs, z)
         return tanh_normal(mean, log_std, noise)
 
     def make_batch(self, learner: LearnerState, rows: Transition) -> Batch:
@@ -229,15 +229,15 @@ class Agent:
         )
         # One number acts at once; a network acts from the next step on.
         current = learner.temperature if self.temperature.conditioned else temperature
-        alpha = jnp.exp(self.temperature.apply(current.params, z))  # pyright: ignore[reportArgumentType]
+        alpha = jnp.exp(_apply(self.temperature, current.params, z))
         next_action, next_log_prob = self.sample_action(
             actor.params, now.next_obs, z, noise.next_action
         )
-        next_value = self.critic.apply(
-            learner.target_critic, now.next_obs, z, next_action
+        next_value = _apply(
+            self.critic, learner.target_critic, now.next_obs, z, next_action
         )
         target = losses.critic_target(
-            next_value,  # pyright: ignore[reportArgumentType]
+            next_value,
             next_log_prob,
             alpha,
             self.reward_scale * now.reward,
@@ -338,20 +338,25 @@ class ContextPolicy:
     def infer(self, window: Any) -> Posterior:
         """Returns the posterior `[E, ...]` of the task."""
         encoder, params = self.agent.encoder, self.learner.model.params["encoder"]
-        return encoder.apply(params, window, method="infer")
+        return _apply(encoder, params, window, method="infer")
 
     def act(self, window: Any, obs: Array, key: Array) -> Array:
         """Returns actions `[E, A]` for raw observations `[E, obs_size]`."""
         z = losses.infer_task(self.infer(window))
         agent, params = self.agent, self.learner.actor.params
-        mean, log_std = agent.actor.apply(params, obs, z)  # pyright: ignore[reportGeneralTypeIssues]
+        mean, log_std = _apply(agent.actor, params, obs, z)
         noise = jax.random.normal(key, mean.shape)
         quiet = jnp.asarray(self.deterministic)[..., None]
         return jnp.tanh(mean + jnp.where(quiet, 0, jnp.exp(log_std) * noise))
 
     def _embed(self, x: Array) -> Any:
         encoder, params = self.agent.encoder, self.learner.model.params["encoder"]
-        return encoder.apply(params, x, method="embed")
+        return _apply(encoder, params, x, method="embed")
+
+
+def _apply(module: nn.Module, params: Params, *args: Any, **kwargs: Any) -> Any:
+    """Applies a module; linen's own type also allows for mutated variables."""
+    return module.apply(params, *args, **kwargs)
 
 
 def make_agent(config: Config, obs_size: int, action_size: int) -> Agent:

@@ -2,12 +2,14 @@
 
 import contextlib
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
@@ -47,13 +49,13 @@ class Checkpoints:
                 BestN(get_metric_fn=lambda metrics: metrics["test_return"], n=1),
             ]
         )
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy,
-            best_fn=lambda metrics: metrics["test_return"],
-            create=not read_only,
-            read_only=read_only,
-        )
-        with _explained(f"cannot open {directory}"):
+        with _explained(f"cannot open {directory}"), _quiet_if(read_only):
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=policy,
+                best_fn=lambda metrics: metrics["test_return"],
+                create=not read_only,
+                read_only=read_only,
+            )
             self._manager = ocp.CheckpointManager(self._directory, options=options)
         if read_only and self._manager.latest_step() is None:
             raise CheckpointError(f"no complete checkpoint in {directory}")
@@ -63,8 +65,13 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Waits for what is being written."""
-        self._manager.close()
+        """Waits for what is being written; an earlier failure is not covered up."""
+        try:
+            with _explained(f"cannot write to {self._directory}"):
+                self._manager.close()
+        except CheckpointError:
+            if exception[0] is None:
+                raise
 
     def latest(self) -> int:
         """Returns the epoch of the newest checkpoint."""
@@ -98,6 +105,14 @@ class Checkpoints:
         Raises:
           CheckpointError: this or an earlier one could not be written.
         """
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves((learner, worker)))
+        free = shutil.disk_usage(self._directory).free
+        if free < size:
+            raise CheckpointError(
+                f"cannot save epoch {epoch} to {self._directory}: it takes up to"
+                f" {size / 2**20:.1f} MiB and the disk has {free / 2**20:.1f} MiB free;"
+                f" make room or set checkpoint.replay=False"
+            )
         items: dict[str, Any] = {
             "learner": ocp.args.StandardSave(learner),  # pyright: ignore[reportCallIssue]
             "counters": ocp.args.JsonSave(counters),  # pyright: ignore[reportCallIssue]
@@ -176,11 +191,22 @@ def _explained(what: str) -> Iterator[None]:
         raise CheckpointError(f"{what}: {reason}") from error
 
 
+@contextlib.contextmanager
+def _quiet_if(read_only: bool) -> Iterator[None]:
+    """Keeps orbax from warning that what was opened to be read is read only."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR if read_only else before)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
 def _plain_key(worker: WorkerState) -> WorkerState:
     return worker.replace(key=jax.random.key_data(worker.key))
 
 
-def _on_one_device(tree: Any, device: jax.Device) -> Any:
+def _on_one_device(tree: Any, device: Any) -> Any:
     sharding = SingleDeviceSharding(device)
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),

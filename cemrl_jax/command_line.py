@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -15,7 +16,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.checkpoint import CheckpointError
+from cemrl_jax.checkpoint import CheckpointError, Checkpoints
 from cemrl_jax.config import TABLES, Config, ConfigError
 
 PRESETS = pathlib.Path(__file__).parent.parent / "configs"
@@ -55,11 +56,13 @@ def run(main: Callable[[], None]) -> NoReturn:
         main()
     except ConfigError as error:
         code = _complain("error", error, 2)
-    except (CheckpointError, FloatingPointError) as error:
+    except FloatingPointError as error:
         code = _complain("error", error, 1)
+    except CheckpointError as error:
+        _leave(_complain("error", error, 1))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        code = _complain("error", f"{where}{error.strerror or error}", 1)
+        _leave(_complain("error", f"{where}{error.strerror or error}", 1))
     except KeyboardInterrupt:
         code = _complain("stopped", "by the keyboard", 130)
     sys.stdout.flush()
@@ -95,7 +98,11 @@ def load_file(path: pathlib.Path) -> Config:
       ConfigError: it holds none.
     """
     if not path.is_file():
-        raise ConfigError(f"--config={path}: no such file; presets: {_preset_names()}")
+        known = [f"configs/{preset.name}" for preset in PRESETS.glob("[a-z]*.py")]
+        hint = config_lib.nearest(path, known)
+        raise ConfigError(
+            f"--config={path}: no such file{hint}; presets: {_preset_names()}"
+        )
     if path.suffix == ".json":
         return config_lib.load(path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -143,7 +150,7 @@ def override(config: Config, overrides: Sequence[str]) -> Config:
         )
         left = values(command)[1:]
     except (flags.Error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(_reworded(config, str(error))) from error
     if left:
         raise ConfigError(f"unknown argument {left[0]}; see --help")
     return holder.value
@@ -151,11 +158,37 @@ def override(config: Config, overrides: Sequence[str]) -> Config:
 
 def describe(config: Config) -> str:
     """Returns all fields of a configuration with their values, one a line."""
-    lines = [
-        f"  --config.{path}={config_lib.get_field(config, path)}"
-        for path in config_lib.field_paths(config)
-    ]
-    return "\n".join(["fields (here with their defaults):", *lines])
+    lines = []
+    for path, text in config_lib.field_docs(config).items():
+        lines.append(f"  --config.{path}={config_lib.get_field(config, path)}")
+        lines += textwrap.wrap(
+            text, 72, initial_indent=" " * 8, subsequent_indent=" " * 8
+        )
+    return "\n".join(["fields (with their defaults):", *lines])
+
+
+def find_epoch(saved: Checkpoints, name: str) -> int:
+    """Returns the epoch of the checkpoint called "best", "latest" or a number.
+
+    Raises:
+      ConfigError: there is none of this name; says which there are.
+    """
+    if name in ("best", "latest"):
+        return saved.best() if name == "best" else saved.latest()
+    epochs = saved.epochs()
+    if not name.isdigit() or int(name) not in epochs:
+        known = ", ".join(map(str, epochs))
+        raise ConfigError(f"--checkpoint={name} must be best, latest or one of {known}")
+    return int(name)
+
+
+def _reworded(config: Config, message: str) -> str:
+    """Returns what is wrong in this program's words, where they are known."""
+    bad = re.match(r"flag --config\.([\w.]+)=(.*?): ", message)
+    if bad is None:
+        return message
+    expected = type(config_lib.get_field(config, bad[1])).__name__
+    return f"{bad[1]}={bad[2]!r} must be of type {expected}"
 
 
 def _default_cache() -> pathlib.Path:
@@ -164,8 +197,15 @@ def _default_cache() -> pathlib.Path:
 
 
 def _preset_names() -> str:
-    names = sorted(path.name for path in PRESETS.glob("[a-z]*.py"))
+    names = sorted({path.name for path in PRESETS.glob("[a-z]*.py")} - {"base.py"})
     return ", ".join(f"configs/{name}" for name in names)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exits at once: orbax's threads would go on failing and fill the screen."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _complain(kind: str, message: object, code: int) -> int:

@@ -3,8 +3,10 @@
 import dataclasses
 import difflib
 import importlib
+import inspect
 import json
 import pathlib
+import re
 import types
 import typing
 from typing import Any
@@ -236,12 +238,10 @@ class Config:
         Raises:
           ConfigError: lists each broken rule with the field, its value and the rule.
         """
-        problems = [
-            *_type_problems(self, ""),
-            *self._choice_problems(),
-        ]
+        problems = _type_problems(self, "")
         if not problems:
             problems = [
+                *self._choice_problems(),
                 *self._range_problems(),
                 *self._device_problems(num_devices),
                 *self._replay_problems(),
@@ -268,7 +268,7 @@ class Config:
         }
         return [
             f"{field}={value!r} must be one of {', '.join(allowed)}"
-            + _nearest(value, allowed)
+            + nearest(value, allowed)
             for field, allowed in choices.items()
             if (value := get_field(self, field)) not in allowed
         ]
@@ -309,7 +309,7 @@ class Config:
             for part in TABLES
             for problem in getattr(getattr(self.env, part), "validate", list)()
         ]
-        if problems:
+        if problems or self.elbo.state_size < 1:
             return problems
         obs_size = self.env.make().obs_size
         if self.elbo.state_size > obs_size:
@@ -388,7 +388,7 @@ def get_field(config: Any, path: str) -> Any:
     for name in path.split("."):
         if not dataclasses.is_dataclass(value) or name not in _field_names(value):
             known = field_paths(config)
-            raise ConfigError(f"unknown field {path}{_nearest(path, known)}")
+            raise ConfigError(f"unknown field {path}{nearest(path, known)}")
         value = getattr(value, name)
     return value
 
@@ -403,6 +403,21 @@ def field_paths(config: Any, prefix: str = "") -> list[str]:
         else:
             paths.append(prefix + name)
     return paths
+
+
+def field_docs(config: Any, prefix: str = "") -> dict[str, str]:
+    """Returns dotted path -> what the field means, from the classes' docstrings."""
+    docs = {}
+    text = inspect.getdoc(type(config)) or ""
+    entries = re.findall(r"^  (\w+): ((?:.|\n    )*)", text, re.MULTILINE)
+    own = {name: " ".join(words.split()) for name, words in entries}
+    for name in _field_names(config):
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            docs |= field_docs(value, f"{prefix}{name}.")
+        else:
+            docs[prefix + name] = own.get(name, "")
+    return docs
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -466,7 +481,7 @@ def named(part: str, name: str) -> Any:
         except (ImportError, AttributeError) as error:
             raise ConfigError(f"env.{part}={name!r} cannot be imported") from error
     raise ConfigError(
-        f"env.{part}={name!r} must be one of {', '.join(table)}{_nearest(name, table)}"
+        f"env.{part}={name!r} must be one of {', '.join(table)}{nearest(name, table)}"
     )
 
 
@@ -475,7 +490,7 @@ def _fill(config: Any, data: dict[str, Any], prefix: str) -> Any:
         path = prefix + name
         if name not in _field_names(config):
             known = [prefix + field for field in _field_names(config)]
-            raise ConfigError(f"unknown field {path}{_nearest(path, known)}")
+            raise ConfigError(f"unknown field {path}{nearest(path, known)}")
         current = getattr(config, name)
         if dataclasses.is_dataclass(current):
             if not isinstance(value, dict):
@@ -525,6 +540,7 @@ def _name_of(value: Any, table: dict[str, Any]) -> str:
     return f"{type(value).__module__}:{type(value).__qualname__}"
 
 
-def _nearest(name: Any, known: Any) -> str:
+def nearest(name: Any, known: Any) -> str:
+    """Returns a hint at the known name that is most like `name`, if one is."""
     matches = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     return f"; did you mean {matches[0]}?" if matches else ""

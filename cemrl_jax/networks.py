@@ -4,21 +4,16 @@ Its "fan-in" rule reads the OUTPUT width of a layer (rlkit/torch/pytorch_util.py
 and its last layers start near zero; learning depends on both, so they are kept.
 """
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
-from jax.nn.initializers import Initializer, constant
+from jax.nn.initializers import Initializer, constant, uniform
 
 
 def symmetric_uniform(bound: float) -> Initializer:
     """Uniform on [-bound, bound]."""
-
-    def init(key, shape, dtype=jnp.float32, **kwargs):  # noqa: ANN001, ANN003, ANN202
-        del kwargs
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
+    base = uniform(2 * bound)
+    return lambda *args, **kwargs: base(*args, **kwargs) - bound
 
 
 def hidden_layer(size: int) -> nn.Dense:
@@ -146,7 +141,7 @@ class Critic(nn.Module):
         """Returns the values `[2, ...]` of actions."""
         pair = nn.vmap(
             MLP,
-            in_axes=None,
+            in_axes=None,  # pyright: ignore[reportArgumentType]
             axis_size=2,
             variable_axes={"params": 0},
             split_rngs={"params": True},

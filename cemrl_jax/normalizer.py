@@ -4,6 +4,8 @@ The arithmetic is `brax.training.acme.running_statistics`; this file says which 
 of a transition have statistics.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from brax.training.acme import running_statistics
 from brax.training.acme.running_statistics import RunningStatisticsState
@@ -31,9 +33,8 @@ def update(
 
 def normalize(state: RunningStatisticsState, transitions: Transition) -> Transition:
     """Returns transitions whose obs, action, reward and next_obs are normalised."""
-    return transitions.replace(
-        **running_statistics.normalize(_parts(transitions), state)
-    )
+    scaled: Any = running_statistics.normalize(_parts(transitions), state)
+    return transitions.replace(**scaled)
 
 
 def features(scaled: Transition) -> Array:
@@ -42,7 +43,7 @@ def features(scaled: Transition) -> Array:
     return jnp.concatenate(parts, -1)
 
 
-def _parts(transitions: Transition) -> dict[str, Array]:
+def _parts(transitions: Transition) -> Any:
     return {
         "obs": transitions.obs,
         "action": transitions.action,

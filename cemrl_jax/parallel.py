@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
@@ -73,7 +74,7 @@ def assert_replicated(tree: Any) -> None:
       AssertionError: a leaf differs between devices; names it.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         first, *others = [np.asarray(shard.data) for shard in leaf.addressable_shards]
         for number, other in enumerate(others, start=1):

@@ -127,8 +127,8 @@ def resize(state: ReplayState, length: int) -> ReplayState:
 
     return ReplayState(
         data=jax.tree.map(move, state.data),
-        cursor=np.full_like(state.cursor, kept % length),
-        size=np.full_like(state.size, kept),
+        cursor=jnp.full_like(state.cursor, kept % length),
+        size=jnp.full_like(state.size, kept),
     )
 
 
@@ -153,7 +153,8 @@ def _draw_index(key: Array, env: Array, size: Array, split: str, fold: int) -> A
 
 def _mix(a: Array, b: Array) -> Array:
     """Hashes pairs of integers to non-negative ones (a 32-bit finaliser)."""
-    x = a.astype(jnp.uint32) * 0x9E3779B1 ^ b.astype(jnp.uint32) * 0x85EBCA77
+    x = a.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)
+    x = x ^ b.astype(jnp.uint32) * jnp.uint32(0x85EBCA77)
     x = (x ^ (x >> 15)) * jnp.uint32(0x2C1B3C6D)
     x = (x ^ (x >> 12)) * jnp.uint32(0x297A2D39)
     return ((x ^ (x >> 15)) >> 1).astype(jnp.int32)

@@ -544,8 +544,13 @@ def reshard(worker: WorkerState, num_devices: int) -> WorkerState:
     old = worker.replay.cursor.shape[0]
     if old == num_devices:
         return worker
-    split = lambda leaf: leaf.reshape(num_devices, -1, *leaf.shape[2:])  # noqa: E731
-    same = lambda leaf: np.repeat(leaf[:1], num_devices, 0)  # noqa: E731
+
+    def split(leaf: np.ndarray) -> np.ndarray:
+        return leaf.reshape(num_devices, -1, *leaf.shape[2:])
+
+    def same(leaf: Any) -> Any:
+        return np.repeat(leaf[:1], num_devices, 0)
+
     return WorkerState(
         replay=ReplayState(
             data=jax.tree.map(split, worker.replay.data),

@@ -2,12 +2,12 @@
 
 from cemrl_jax.config import (
     Config,
+    ElboConfig,
+    EncoderConfig,
     EnvConfig,
-    EvaluationConfig,
-    ReplayConfig,
     RolloutConfig,
-    TrainConfig,
 )
+from configs.base import experiment
 from envs.robots import HalfCheetah
 from envs.schedules import Stationary
 from envs.tasks import Velocity
@@ -15,11 +15,11 @@ from envs.tasks import Velocity
 
 def get_config() -> Config:
     """The original's cheetah-stationary-vel."""
-    return Config(
-        name="cheetah-stationary-vel",
-        env=EnvConfig(HalfCheetah(), Velocity(0.0, 3.0), Stationary()),
-        rollout=RolloutConfig(num_envs=20, num_steps=200),
-        replay=ReplayConfig(capacity=2_004_000),
-        train=TrainConfig(num_epochs=501, schedule="alternating"),
-        evaluation=EvaluationConfig(interval=10, num_episodes=2),
+    return experiment(
+        "cheetah-stationary-vel",
+        EnvConfig(HalfCheetah(), Velocity(0.0, 3.0), Stationary()),
+        RolloutConfig(num_envs=20, num_steps=200),
+        num_epochs=501,
+        encoder=EncoderConfig(window_steps=10),
+        elbo=ElboConfig(state_size=8),
     )

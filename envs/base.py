@@ -13,6 +13,7 @@ NO_EVENT = 0
 FORWARD = 1  # a change point in positive direction was passed
 BACKWARD = -1  # a change point in negative direction was passed
 ELAPSED = 2  # the time for a change has come, wherever the robot is
+SELECT = 3  # and above: the task with number `event - SELECT` of the pool is next
 
 
 class Task(struct.PyTreeNode):
@@ -21,7 +22,8 @@ class Task(struct.PyTreeNode):
     Attributes:
       kind: `[]` int32, index into `envs.rewards.REWARDS`.
       base: `[]` int32, label of the base task (0..K-1), what a class should mean.
-      spec: `[]` float32, the task's parameter: m/s for velocity, +-1 for direction.
+      spec: `[]` or `[S]` float32, the task's parameter: m/s for velocity, +-1 for
+        direction, rad for an angle, m for a goal. One shape in a distribution.
       model: overrides of `mjx.Model` fields by name; `{}` if only the reward varies.
     """
 
@@ -35,22 +37,35 @@ class Motion(struct.PyTreeNode):
     """What a reward may look at: one control step, in SI units.
 
     Attributes:
-      x_position: `[]` position of the root on the x-axis after the step, m.
-      x_velocity: `[]` mean velocity of the root along x over the step, m/s.
-      height: `[]` vertical position of the root after the step, m.
-      pitch_velocity: `[]` mean angular velocity of the root's pitch, rad/s.
+      position: `[2]` position of the root on the ground after the step, m.
+      velocity: `[2]` mean velocity on the ground over the step, m/s; of the root, or
+        of the centre of mass where the original rewards that.
+      height: `[]` vertical position of the root after the step, m; from its initial
+        height where the model counts so (half-cheetah).
+      pitch_velocity: `[]` angular velocity about the y-axis, rad/s; its mean over the
+        step for planar robots.
       cost: `[]` price of the control and of contacts, subtracted from the reward.
       bonus: `[]` reward for being alive.
       direction_weight: `[]` factor on the forward term of direction tasks.
     """
 
-    x_position: Array
-    x_velocity: Array
+    position: Array
+    velocity: Array
     height: Array
     pitch_velocity: Array
     cost: Array
     bonus: Array
     direction_weight: Array
+
+    @property
+    def x_position(self) -> Array:
+        """Position along the x-axis `[]`, m."""
+        return self.position[0]
+
+    @property
+    def x_velocity(self) -> Array:
+        """Velocity along the x-axis `[]`, m/s."""
+        return self.velocity[0]
 
 
 class EnvState(struct.PyTreeNode):
@@ -119,7 +134,15 @@ class Robot(Protocol):
 
 
 class TaskDistribution(Protocol):
-    """Makes tasks and says what an event does to one."""
+    """Makes tasks and says what an event does to one.
+
+    A distribution may also have
+
+    * `num_base_tasks`: how many base tasks there are, 1 if it is not there;
+    * `extrapolate(key, num_tasks)`: a pool from outside the range of `sample`;
+    * `bind(robot)`: returns the distribution for a robot, for tasks that change the
+      robot's model; `NonStationaryEnv` calls it.
+    """
 
     def sample(self, key: Array, num_tasks: int) -> Task:
         """Draws a pool of tasks; every leaf gets a leading axis `[num_tasks]`."""
@@ -140,6 +163,7 @@ class Schedule(Protocol):
     def update(self, key: Array, state: Any, x: Array) -> tuple[Array, Any]:
         """Returns the event before a step taken at position `x` (m), and the state.
 
-        The event is one of `NO_EVENT`, `FORWARD`, `BACKWARD`, `ELAPSED`.
+        The event is one of `NO_EVENT`, `FORWARD`, `BACKWARD`, `ELAPSED`, or `SELECT`
+        plus the number of a task in the pool.
         """
         ...

@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from envs.base import NO_EVENT, EnvState, Robot, Schedule, Task, TaskDistribution
+from envs.base import (
+    NO_EVENT,
+    SELECT,
+    EnvState,
+    Robot,
+    Schedule,
+    Task,
+    TaskDistribution,
+)
 from envs.rewards import reward
 
 
@@ -22,6 +30,12 @@ class NonStationaryEnv:
     robot: Robot
     distribution: TaskDistribution
     schedule: Schedule
+
+    def __post_init__(self) -> None:
+        """Lets the distribution know the robot, where it asks for it."""
+        bind = getattr(self.distribution, "bind", None)
+        if bind is not None:
+            object.__setattr__(self, "distribution", bind(self.robot))
 
     @property
     def obs_size(self) -> int:
@@ -67,9 +81,9 @@ class NonStationaryEnv:
         x = self.robot.x_position(state.physics)
         event, schedule = self.schedule.update(key_schedule, state.schedule, x)
         changed = (event != NO_EVENT) & jnp.logical_not(frozen)
-        new_task = self.distribution.change(key_task, pool, state.task, event)
+        next_task = self._next_task(key_task, pool, state.task, event)
         task = jax.tree.map(
-            lambda new, old: jnp.where(changed, new, old), new_task, state.task
+            lambda new, old: jnp.where(changed, new, old), next_task, state.task
         )
         physics = self.robot.step(state.physics, action, task.model)
         motion = self.robot.motion(state.physics, physics, action)
@@ -82,6 +96,16 @@ class NonStationaryEnv:
             task=task,
             schedule=schedule,
             key=key,
+        )
+
+    def _next_task(self, key: Array, pool: Task, task: Task, event: Array) -> Task:
+        """Returns the task after an event: by its number, or by the distribution."""
+        changed = self.distribution.change(key, pool, task, event)
+        number = jnp.maximum(event - SELECT, 0) % pool.kind.shape[0]
+        return jax.tree.map(
+            lambda leaf, other: jnp.where(event >= SELECT, leaf[number], other),
+            pool,
+            changed,
         )
 
     def restart(self, state: EnvState, start: EnvState) -> EnvState:

@@ -1,5 +1,6 @@
 """All calls of the physics engine: loading a model, its edits, stepping it."""
-# pyright: reportAttributeAccessIssue=false  (mujoco comes without type stubs)
+# mujoco comes without type stubs:
+# pyright: reportAttributeAccessIssue=false
 
 import contextlib
 import dataclasses
@@ -32,7 +33,8 @@ class PhysicsState(struct.PyTreeNode):
       qvel: `[nv]` velocities, m/s and rad/s.
       warmstart: `[nv]` the solver's last accelerations.
       readings: fields of `mjx.Data` by name, as the last sub-step left them: those
-        that depend on positions are from before its integration, as in the original.
+        that depend on positions are from before its integration (Euler) or from its
+        last stage (RK4), as in the original.
     """
 
     qpos: Array
@@ -49,7 +51,8 @@ class Simulator:
       model: the edited MuJoCo model, for names, sizes and rendering.
       mjx_model: the same on the accelerator.
       substeps: physics steps in a control step.
-      readings: names of the `mjx.Data` fields to keep in `PhysicsState.readings`.
+      readings: names of the `mjx.Data` fields to keep in `PhysicsState.readings`;
+        `cfrc_ext`, the contact forces on bodies, costs an extra pass.
     """
 
     model: mujoco.MjModel
@@ -103,11 +106,13 @@ class Simulator:
         return data.replace(qpos=qpos, qvel=qvel, qacc_warmstart=warmstart)
 
     def _state(self, data: mjx.Data) -> PhysicsState:
+        if "cfrc_ext" in self.readings:
+            data = mjx.rne_postconstraint(self.mjx_model, data)
         return PhysicsState(
             qpos=data.qpos,
             qvel=data.qvel,
             warmstart=data.qacc_warmstart,
-            readings={name: getattr(data, name) for name in self.readings},
+            readings={name: _field(data, name) for name in self.readings},
         )
 
 
@@ -149,6 +154,11 @@ def load(
     return Simulator(model, mjx_model, substeps, readings)
 
 
+def _field(data: mjx.Data, name: str) -> Array:
+    """Returns a field that `mjx.Data` shows, or that its back end keeps for itself."""
+    return getattr(data if hasattr(data, name) else data._impl, name)
+
+
 def _compile(path: pathlib.Path) -> mujoco.MjModel:
     """Compiles an XML file without the note on its `settotalmass` attribute."""
     previous: Any = mujoco.get_mju_user_warning()
@@ -164,16 +174,51 @@ def _compile(path: pathlib.Path) -> mujoco.MjModel:
         mujoco.set_mju_user_warning(previous)
 
 
-def uniform_start(
-    simulator: Simulator, key: Array, position_noise: float, velocity_noise: float
+def perturbed_start(
+    simulator: Simulator,
+    key: Array,
+    noise: float,
+    sample_velocity: Callable[..., Array] = jax.random.normal,
 ) -> tuple[Array, Array]:
     """Returns the model's initial pose and rest, perturbed: `[nq]`, `[nv]`.
 
-    Positions move uniformly within +-`position_noise` (m, rad), velocities normally
-    with standard deviation `velocity_noise` (m/s, rad/s).
+    Args:
+      simulator: the model.
+      key: the key is consumed.
+      noise: positions move uniformly within +- this (m, rad); and the factor on the
+        velocities (m/s, rad/s).
+      sample_velocity: `jax.random.normal` or `uniform_noise`.
     """
     key_position, key_velocity = jax.random.split(key)
     qpos0 = jnp.asarray(np.asarray(simulator.model.qpos0), jnp.float32)
-    shift = jax.random.uniform(key_position, qpos0.shape, minval=-1, maxval=1)
-    qvel = jax.random.normal(key_velocity, (simulator.model.nv,))
-    return qpos0 + position_noise * shift, velocity_noise * qvel
+    qpos = qpos0 + noise * uniform_noise(key_position, qpos0.shape)
+    return qpos, noise * sample_velocity(key_velocity, (simulator.model.nv,))
+
+
+def uniform_noise(key: Array, shape: tuple[int, ...]) -> Array:
+    """Returns uniform draws between -1 and 1."""
+    return jax.random.uniform(key, shape, minval=-1, maxval=1)
+
+
+def nominal_parameters(simulator: Simulator) -> dict[str, np.ndarray]:
+    """Returns the model's own values of the fields that tasks change, by name."""
+    return {
+        name: np.asarray(getattr(simulator.model, name), np.float32)
+        for name in _parts(simulator.model)
+    }
+
+
+def body_parts(simulator: Simulator) -> dict[str, np.ndarray]:
+    """Returns to which body each row of `nominal_parameters` belongs, by name."""
+    return _parts(simulator.model)
+
+
+def _parts(model: mujoco.MjModel) -> dict[str, np.ndarray]:
+    bodies = np.arange(model.nbody)
+    return {
+        "body_mass": bodies,
+        "body_inertia": bodies,
+        "dof_damping": np.asarray(model.dof_bodyid),
+        "geom_friction": np.asarray(model.geom_bodyid),
+        "actuator_gear": np.asarray(model.jnt_bodyid)[model.actuator_trnid[:, 0]],
+    }

@@ -39,6 +39,8 @@ def main() -> None:
     args, overrides = parser.parse_known_args()
     if args.resume and (args.config or args.init_from):
         raise ConfigError("--resume takes its configuration from the run: no --config")
+    if args.resume and not pathlib.Path(args.resume, "config.json").is_file():
+        raise ConfigError(f"--resume={args.resume}: no run there (no config.json)")
     source = f"{args.resume}/config.json" if args.resume else args.config
     config = command_line.read_config(source, overrides)
     config.validate(parallel.num_devices())

@@ -8,11 +8,12 @@ from jax import Array
 
 from envs import physics
 from envs.base import Motion
-from envs.physics import PhysicsState
+from envs.physics import PhysicsState, Simulator
+from envs.robots.mjx_robot import MjxRobot, planar_motion
 
 
 @dataclasses.dataclass
-class HalfCheetah:
+class HalfCheetah(MjxRobot):
     """MJX half-cheetah; 20 observations, 6 torques, 0.05 s a control step.
 
     Observation: qpos without x `[8]`, torso position `[3]` (one sub-step old, as in
@@ -25,7 +26,7 @@ class HalfCheetah:
     can_fall: bool = False
 
     @functools.cached_property
-    def simulator(self) -> physics.Simulator:
+    def simulator(self) -> Simulator:
         """The compiled model."""
         return physics.load(
             "half_cheetah.xml",
@@ -35,55 +36,21 @@ class HalfCheetah:
             readings=("xpos",),
         )
 
-    @property
-    def action_size(self) -> int:
-        """See `Robot.action_size`."""
-        return self.simulator.model.nu
-
-    @property
-    def control_dt(self) -> float:
-        """See `Robot.control_dt`."""
-        return self.simulator.control_dt
-
     def reset(self, key: Array) -> PhysicsState:
         """See `Robot.reset`."""
-        qpos, qvel = physics.uniform_start(self.simulator, key, 0.1, 0.1)
-        return self.simulator.start(qpos, qvel)
-
-    def step(
-        self, physics: PhysicsState, action: Array, model: dict[str, Array]
-    ) -> PhysicsState:
-        """See `Robot.step`."""
-        return self.simulator.step(physics, action, model)
+        return self.simulator.start(*physics.perturbed_start(self.simulator, key, 0.1))
 
     def motion(
         self, before: PhysicsState, after: PhysicsState, action: Array
     ) -> Motion:
         """See `Robot.motion`."""
-        change = (after.qpos - before.qpos) / self.control_dt
-        return Motion(
-            x_position=after.qpos[0],
-            x_velocity=change[0],
-            height=after.qpos[1],
-            pitch_velocity=change[2],
-            cost=0.05 * jnp.square(self.simulator.control(action)).sum(),
-            bonus=jnp.float32(0),
-            direction_weight=jnp.float32(1),
-        )
+        cost = 0.05 * self.squared_control(action)
+        return planar_motion(self, before, after, cost=cost, bonus=0.0)
 
     def observe(self, physics: PhysicsState) -> Array:
         """See `Robot.observe`."""
-        torso = physics.readings["xpos"][self.simulator.body("torso")]
-        return jnp.concatenate([physics.qpos[1:], torso, physics.qvel])
-
-    def x_position(self, physics: PhysicsState) -> Array:
-        """See `Robot.x_position`."""
-        return physics.readings["xpos"][self.simulator.body("torso"), 0]
+        return jnp.concatenate([physics.qpos[1:], self.torso(physics), physics.qvel])
 
     def terminated(self, physics: PhysicsState) -> Array:
         """See `Robot.terminated`."""
         return self.can_fall & (jnp.abs(physics.qpos[2]) > 2.5)
-
-    def validate(self) -> list[str]:
-        """Returns what is wrong with the settings: never anything."""
-        return []

@@ -60,8 +60,8 @@ class Point:
         """See `Robot.motion`."""
         zero = jnp.float32(0)
         return Motion(
-            x_position=after.x,
-            x_velocity=(after.x - before.x) / self.control_dt,
+            position=jnp.stack([after.x, zero]),
+            velocity=jnp.stack([(after.x - before.x) / self.control_dt, zero]),
             height=zero,
             pitch_velocity=zero,
             cost=0.01 * jnp.square(action).sum(),

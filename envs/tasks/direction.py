@@ -23,6 +23,11 @@ class Direction:
 
     starts: tuple[float, ...] = (-1.0, 1.0)
 
+    @property
+    def num_base_tasks(self) -> int:
+        """Number of base tasks, what classes should tell apart."""
+        return 2
+
     def sample(self, key: Array, num_tasks: int) -> Task:
         """See `TaskDistribution.sample`: the starts in turn, no randomness."""
         del key

@@ -1,0 +1,31 @@
+"""Half-cheetah forward or backward for the whole episode."""
+
+from cemrl_jax.config import (
+    Config,
+    ElboConfig,
+    EncoderConfig,
+    EnvConfig,
+    RolloutConfig,
+)
+from configs.base import experiment
+from envs.robots import HalfCheetah
+from envs.schedules import Stationary
+from envs.tasks import Direction
+
+
+def get_config() -> Config:
+    """The original's cheetah-stationary-dir."""
+    return experiment(
+        "cheetah-stationary-dir",
+        EnvConfig(
+            HalfCheetah(),
+            Direction(),
+            Stationary(),
+            num_train_tasks=2,
+            num_test_tasks=2,
+        ),
+        RolloutConfig(num_envs=6, num_steps=200, num_initial=1),
+        num_epochs=1001,
+        encoder=EncoderConfig(merge="add_softmax", window_steps=10, num_classes=2),
+        elbo=ElboConfig(state_size=8, kl_z_weight=0.01, kl_y_weight=0.01),
+    )

@@ -1,0 +1,100 @@
+"""The humanoid: a free body with arms and legs and seventeen joints."""
+
+import dataclasses
+import functools
+
+import jax.numpy as jnp
+from jax import Array
+
+from envs import physics
+from envs.base import Motion
+from envs.physics import PhysicsState, Simulator
+from envs.robots.mjx_robot import MjxRobot
+
+
+@dataclasses.dataclass
+class Humanoid(MjxRobot):
+    """MJX humanoid; 376 observations, 17 torques, 0.015 s a control step.
+
+    Observation: qpos without x and y `[22]`, qvel `[23]`, the bodies' inertias
+    `[14, 10]` and velocities `[14, 6]`, actuator torques `[23]` and contact forces
+    `[14, 6]`. Velocity rewards look at the centre of mass.
+
+    Attributes:
+      can_fall: end the episode when the torso is not between 1 and 2 m high; the
+        original always does.
+      contact_forces: observe and charge for contact forces, as under the original's
+        pinned mujoco-py 1.50; MuJoCo 2.0 left them zero.
+    """
+
+    can_fall: bool = True
+    contact_forces: bool = True
+
+    @functools.cached_property
+    def simulator(self) -> Simulator:
+        """The compiled model; its file asks for a solver that MJX does not have."""
+        readings = ("xpos", "subtree_com", "cinert", "cvel", "qfrc_actuator")
+        return physics.load(
+            "humanoid.xml",
+            substeps=5,
+            iterations=6,
+            ls_iterations=8,
+            readings=(*readings, "cfrc_ext") if self.contact_forces else readings,
+        )
+
+    def reset(self, key: Array) -> PhysicsState:
+        """See `Robot.reset`."""
+        start = physics.perturbed_start(
+            self.simulator, key, 0.01, physics.uniform_noise
+        )
+        return self.simulator.start(*start)
+
+    def motion(
+        self, before: PhysicsState, after: PhysicsState, action: Array
+    ) -> Motion:
+        """See `Robot.motion`.
+
+        The original multiplies the centre of mass's way in a control step by
+        0.25 / sub-step, which is 0.25 * sub-steps times its velocity.
+        """
+        way = _mass_centre(after) - _mass_centre(before)
+        impact = 0.5e-6 * jnp.square(self._contact_forces(after)).sum()
+        return Motion(
+            position=after.qpos[:2],
+            velocity=way / self.control_dt,
+            height=after.qpos[2],
+            pitch_velocity=after.qvel[4],
+            cost=0.1 * self.squared_control(action) + jnp.minimum(impact, 10),
+            bonus=jnp.float32(5),
+            direction_weight=jnp.float32(0.25 * self.simulator.substeps),
+        )
+
+    def observe(self, physics: PhysicsState) -> Array:
+        """See `Robot.observe`."""
+        readings = physics.readings
+        return jnp.concatenate(
+            [
+                physics.qpos[2:],
+                physics.qvel,
+                readings["cinert"].ravel(),
+                readings["cvel"].ravel(),
+                readings["qfrc_actuator"],
+                self._contact_forces(physics).ravel(),
+            ]
+        )
+
+    def terminated(self, physics: PhysicsState) -> Array:
+        """See `Robot.terminated`."""
+        height = physics.qpos[2]
+        return self.can_fall & ((height < 1) | (height > 2))
+
+    def _contact_forces(self, physics: PhysicsState) -> Array:
+        """Returns the contact forces on the bodies `[14, 6]`, or zeros."""
+        if not self.contact_forces:
+            return jnp.zeros((self.simulator.model.nbody, 6))
+        return physics.readings["cfrc_ext"]
+
+
+def _mass_centre(physics: PhysicsState) -> Array:
+    """Returns the whole body's centre of mass on the ground `[2]`, m."""
+    return physics.readings["subtree_com"][0, :2]

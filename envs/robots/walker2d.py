@@ -1,0 +1,63 @@
+"""The walker: a planar robot with two legs and six joints."""
+
+import dataclasses
+import functools
+
+import jax.numpy as jnp
+from jax import Array
+
+from envs import physics
+from envs.base import Motion
+from envs.physics import PhysicsState, Simulator
+from envs.robots.mjx_robot import MjxRobot, planar_motion
+
+
+@dataclasses.dataclass
+class Walker2d(MjxRobot):
+    """MJX walker; 17 observations, 6 torques, 0.008 s a control step.
+
+    Observation: qpos without x `[8]`, qvel within +-10 `[9]`; no torso position.
+
+    Attributes:
+      can_fall: end the episode when the torso is not between 0.8 and 2 m high or
+        leans by 1 rad.
+      alive_bonus: reward per step.
+    """
+
+    can_fall: bool = True
+    alive_bonus: float = 1.0
+
+    @functools.cached_property
+    def simulator(self) -> Simulator:
+        """The compiled model."""
+        return physics.load(
+            "walker2d.xml",
+            substeps=4,
+            iterations=4,
+            ls_iterations=4,
+            readings=("xpos",),
+        )
+
+    def reset(self, key: Array) -> PhysicsState:
+        """See `Robot.reset`."""
+        start = physics.perturbed_start(
+            self.simulator, key, 0.005, physics.uniform_noise
+        )
+        return self.simulator.start(*start)
+
+    def motion(
+        self, before: PhysicsState, after: PhysicsState, action: Array
+    ) -> Motion:
+        """See `Robot.motion`."""
+        cost = 1e-3 * self.squared_control(action)
+        return planar_motion(self, before, after, cost=cost, bonus=self.alive_bonus)
+
+    def observe(self, physics: PhysicsState) -> Array:
+        """See `Robot.observe`."""
+        return jnp.concatenate([physics.qpos[1:], jnp.clip(physics.qvel, -10, 10)])
+
+    def terminated(self, physics: PhysicsState) -> Array:
+        """See `Robot.terminated`."""
+        height, pitch = physics.qpos[1], physics.qpos[2]
+        upright = (height > 0.8) & (height < 2) & (jnp.abs(pitch) < 1)
+        return self.can_fall & ~upright

@@ -320,10 +320,11 @@ class ContextPolicy:
 
     def start(self, num_envs: int) -> Any:
         """Returns the windows `[E, T, ...]` at the start of episodes."""
-        nothing = jnp.zeros(
-            (num_envs, self.agent.window_steps, self.agent.num_features)
+        nothing = self._embed(jnp.zeros(self.agent.num_features))
+        shape = (num_envs, self.agent.window_steps)
+        return jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (*shape, *leaf.shape)), nothing
         )
-        return self._embed(nothing)
 
     def observe(self, window: Any, transition: Transition) -> Any:
         """Moves the newest transition `[E]` into the windows, the oldest out."""

@@ -9,17 +9,22 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import jax
 from absl import flags
 from ml_collections import config_flags
 
 from cemrl_jax import config as config_lib
+from cemrl_jax import original_config
 from cemrl_jax.checkpoint import CheckpointError, Checkpoints
 from cemrl_jax.config import TABLES, Config, ConfigError
 
+Kind = TypeVar("Kind")
+
 PRESETS = pathlib.Path(__file__).parent.parent / "configs"
+BENCHMARK = "benchmark_"
+"""How the names of benchmark presets begin; all others are for training."""
 OVERRIDES = """\
 overrides:
   --config.a.b=value    replaces a field of the configuration; see the list below.
@@ -76,23 +81,28 @@ def use_compile_cache(folder: str) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
-def read_config(path: str | None, overrides: Sequence[str]) -> Config:
+def read_config(
+    path: str | None, overrides: Sequence[str], kind: type[Kind] = Config
+) -> Kind:
     """Returns the configuration of a preset or JSON file with overrides.
 
     Args:
       path: a `configs/*.py` or a saved `config.json`.
       overrides: `--config.a.b=value` arguments.
+      kind: class of the configuration.
 
     Raises:
       ConfigError: the file, a field's name or a value is wrong.
     """
     if path is None:
-        raise ConfigError(f"--config=FILE is missing; presets: {_preset_names()}")
-    return override(load_file(pathlib.Path(path)), overrides)
+        raise ConfigError(f"--config=FILE is missing; presets: {_preset_names(kind)}")
+    return override(load_file(pathlib.Path(path), kind), overrides)
 
 
-def load_file(path: pathlib.Path) -> Config:
-    """Returns the configuration in a preset or a JSON file.
+def load_file(path: pathlib.Path, kind: type[Kind] = Config) -> Kind:
+    """Returns the configuration of a class in a preset or a JSON file.
+
+    A JSON file of the original program is translated; what it says in vain is printed.
 
     Raises:
       ConfigError: it holds none.
@@ -101,10 +111,16 @@ def load_file(path: pathlib.Path) -> Config:
         known = [f"configs/{preset.name}" for preset in PRESETS.glob("[a-z]*.py")]
         hint = config_lib.nearest(path, known)
         raise ConfigError(
-            f"--config={path}: no such file{hint}; presets: {_preset_names()}"
+            f"--config={path}: no such file{hint}; presets: {_preset_names(kind)}"
         )
     if path.suffix == ".json":
-        return config_lib.load(path)
+        data = config_lib.read_json(path)
+        if not original_config.is_original(data):
+            return config_lib.from_dict(data, kind)
+        config, dropped = original_config.convert(data)
+        print(f"{path} is a configuration of the original; without effect here:")
+        print("\n".join(f"  {key}: {reason}" for key, reason in dropped) or "  nothing")
+        return _checked(config, kind, path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"--config={path} must be a .py or a .json file")
@@ -116,12 +132,20 @@ def load_file(path: pathlib.Path) -> Config:
         raise ConfigError(
             f"--config={path} failed: {type(error).__name__}: {error}"
         ) from error
-    if not isinstance(config, Config):
-        raise ConfigError(f"--config={path}: get_config() must return a Config")
+    return _checked(config, kind, path)
+
+
+def _checked(config: Any, kind: type[Kind], path: pathlib.Path) -> Kind:
+    """Returns the configuration if it is of the class."""
+    if not isinstance(config, kind):
+        raise ConfigError(
+            f"--config={path}: get_config() must return a {kind.__name__}, and this is"
+            f" a {type(config).__name__}"
+        )
     return config
 
 
-def override(config: Config, overrides: Sequence[str]) -> Config:
+def override(config: Kind, overrides: Sequence[str]) -> Kind:
     """Applies `--config.a.b=value` arguments; types come from the schema.
 
     Raises:
@@ -129,9 +153,10 @@ def override(config: Config, overrides: Sequence[str]) -> Config:
     """
     rest = []
     for argument in overrides:
-        part = re.fullmatch(r"--config\.env\.(\w+)=(.*)", argument)
-        if part and part[1] in TABLES:
-            setattr(config.env, part[1], config_lib.named(part[1], part[2]))
+        part = re.fullmatch(r"--config\.((?:\w+\.)*env)\.(\w+)=(.*)", argument)
+        if part and part[2] in TABLES:
+            env = config_lib.get_field(config, part[1])
+            setattr(env, part[2], config_lib.named(part[2], part[3]))
         else:
             rest.append(argument)
     for argument in rest:
@@ -156,7 +181,7 @@ def override(config: Config, overrides: Sequence[str]) -> Config:
     return holder.value
 
 
-def describe(config: Config) -> str:
+def describe(config: Any) -> str:
     """Returns all fields of a configuration with their values, one a line."""
     lines = []
     for path, text in config_lib.field_docs(config).items():
@@ -182,7 +207,7 @@ def find_epoch(saved: Checkpoints, name: str) -> int:
     return int(name)
 
 
-def _reworded(config: Config, message: str) -> str:
+def _reworded(config: Any, message: str) -> str:
     """Returns what is wrong in this program's words, where they are known."""
     bad = re.match(r"flag --config\.([\w.]+)=(.*?): ", message)
     if bad is None:
@@ -196,8 +221,9 @@ def _default_cache() -> pathlib.Path:
     return pathlib.Path(base).expanduser() / "cemrl_jax"
 
 
-def _preset_names() -> str:
+def _preset_names(kind: type[Any]) -> str:
     names = sorted({path.name for path in PRESETS.glob("[a-z]*.py")} - {"base.py"})
+    names = [name for name in names if name.startswith(BENCHMARK) != (kind is Config)]
     return ", ".join(f"configs/{name}" for name in names)
 
 

@@ -9,7 +9,7 @@ import pathlib
 import re
 import types
 import typing
-from typing import Any
+from typing import Any, TypeVar
 
 from cemrl_jax.encoders import ENCODERS, MERGES
 from envs import ROBOTS, SCHEDULES, TASKS, NonStationaryEnv
@@ -17,6 +17,8 @@ from envs.base import Robot, Schedule, TaskDistribution
 from envs.robots import HalfCheetah
 from envs.schedules import Stationary
 from envs.tasks import Velocity
+
+Kind = TypeVar("Kind")
 
 TABLES = {"robot": ROBOTS, "task": TASKS, "schedule": SCHEDULES}
 """Field of `EnvConfig` -> names of what can stand there."""
@@ -214,12 +216,14 @@ class Config:
     Attributes:
       name: what is learnt; names the folder of the runs.
       seed: of everything random.
+      num_seeds: runs with this and the following seeds, trained in the same programs.
       output_dir: folder of all runs.
       tensorboard: write TensorBoard events beside the CSV file.
     """
 
     name: str = "cheetah-stationary-vel"
     seed: int = 0
+    num_seeds: int = 1
     output_dir: str = "output"
     tensorboard: bool = True
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
@@ -238,7 +242,7 @@ class Config:
         Raises:
           ConfigError: lists each broken rule with the field, its value and the rule.
         """
-        problems = _type_problems(self, "")
+        problems = type_problems(self)
         if not problems:
             problems = [
                 *self._choice_problems(),
@@ -311,14 +315,18 @@ class Config:
         ]
         if problems or self.elbo.state_size < 1:
             return problems
-        obs_size = self.env.make().obs_size
+        try:
+            env = self.env.make()
+        except ValueError as error:
+            return [f"env.task does not suit env.robot: {error}"]
+        obs_size = env.obs_size
         if self.elbo.state_size > obs_size:
             problems.append(
                 f"elbo.state_size={self.elbo.state_size} must not exceed the"
                 f" {obs_size} entries of an observation"
             )
         classes = self.encoder.num_classes
-        bases = getattr(self.env.task, "num_base_tasks", 1)
+        bases = getattr(env.distribution, "num_base_tasks", 1)
         if self.elbo.component_constraint and classes < bases:
             problems.append(
                 f"encoder.num_classes={classes} must be at least {bases}, the number of"
@@ -331,6 +339,7 @@ _RANGES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "at least 1": (
         lambda value: value >= 1,
         (
+            "num_seeds",
             "env.num_train_tasks",
             "env.num_test_tasks",
             "rollout.num_envs",
@@ -432,25 +441,38 @@ def to_dict(config: Any) -> dict[str, Any]:
     return result
 
 
-def from_dict(data: dict[str, Any]) -> Config:
+def from_dict(data: dict[str, Any], kind: type[Kind] = Config) -> Kind:
     """Makes a configuration from what `to_dict` returned; missing fields get defaults.
+
+    Args:
+      data: the fields by name.
+      kind: class of the configuration.
 
     Raises:
       ConfigError: an unknown field or name, or a value of the wrong type.
     """
-    return _fill(Config(), data, "")
+    return _fill(kind(), data, "")
 
 
-def save(config: Config, path: pathlib.Path) -> None:
+def save(config: Any, path: pathlib.Path) -> None:
     """Writes a configuration as JSON."""
     path.write_text(json.dumps(to_dict(config), indent=2) + "\n")
 
 
-def load(path: pathlib.Path) -> Config:
-    """Reads what `save` wrote.
+def load(path: pathlib.Path, kind: type[Kind] = Config) -> Kind:
+    """Reads what `save` wrote of a configuration of this class.
 
     Raises:
       ConfigError: no such file, not JSON, or not a configuration.
+    """
+    return from_dict(read_json(path), kind)
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the JSON object in a file.
+
+    Raises:
+      ConfigError: no such file, or it holds none.
     """
     try:
         data = json.loads(path.read_text())
@@ -460,7 +482,7 @@ def load(path: pathlib.Path) -> Config:
         raise ConfigError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold a JSON object")
-    return from_dict(data)
+    return data
 
 
 def named(part: str, name: str) -> Any:
@@ -505,12 +527,13 @@ def _fill(config: Any, data: dict[str, Any], prefix: str) -> Any:
     return config
 
 
-def _type_problems(config: Any, prefix: str) -> list[str]:
+def type_problems(config: Any, prefix: str = "") -> list[str]:
+    """Returns a complaint for each field whose value is not of its type."""
     problems = []
     for field in dataclasses.fields(config):
         value, path = getattr(config, field.name), prefix + field.name
         if dataclasses.is_dataclass(value):
-            problems += _type_problems(value, path + ".")
+            problems += type_problems(value, path + ".")
             continue
         expected = _plain_type(field.type)
         if expected is float and type(value) is int:

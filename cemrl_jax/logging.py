@@ -127,6 +127,19 @@ class TerminalDisplay:
         self._bar.stop()
 
 
+class NoDisplay:
+    """Shows nothing."""
+
+    def phase(self, name: str) -> None:
+        """See `Display.phase`."""
+
+    def row(self, row: Row, eta: float) -> None:
+        """See `Display.row`."""
+
+    def close(self) -> None:
+        """See `Display.close`."""
+
+
 class Progress:
     """Takes the rows of a run and passes them on. Use as a context."""
 
@@ -137,6 +150,7 @@ class Progress:
         *,
         resumed_epoch: int | None = None,
         tensorboard: bool = True,
+        show: bool = True,
     ) -> None:
         """Starts the display and opens the files.
 
@@ -145,16 +159,14 @@ class Progress:
           num_epochs: of the run.
           resumed_epoch: epochs that an earlier part of the run has done, if any.
           tensorboard: write events.
+          show: display the progress; of seeds that train together one does.
         """
         done = resumed_epoch or 0
         self._csv = CsvLog(directory / "progress.csv", resumed_epoch)
         self._writer = SummaryWriter(str(directory)) if tensorboard else None
         self._num_epochs, self._first = num_epochs, done
         self._start = time.perf_counter()
-        live = Console().is_terminal
-        self._display: Display = (
-            TerminalDisplay(num_epochs, done) if live else PlainDisplay(num_epochs)
-        )
+        self._display: Display = _display(num_epochs, done) if show else NoDisplay()
 
     def __enter__(self) -> "Progress":
         """Returns itself."""
@@ -179,8 +191,8 @@ class Progress:
                 self._writer.add_scalar(f"compile_seconds/{name}", value, self._first)
         self._start = time.perf_counter()
 
-    def row(self, row: Row) -> None:
-        """Records a finished epoch."""
+    def row(self, row: Row, shown: Row | None = None) -> None:
+        """Records a finished epoch; the display may show another row for it."""
         self._csv.write(row)
         if self._writer is not None:
             for name, value in row.items():
@@ -189,7 +201,13 @@ class Progress:
         done = row["epoch"] - self._first
         elapsed = time.perf_counter() - self._start
         left = self._num_epochs - row["epoch"]
-        self._display.row(row, elapsed / done * left if done else float("nan"))
+        eta = elapsed / done * left if done else float("nan")
+        self._display.row(shown or row, eta)
+
+
+def _display(num_epochs: int, done: int) -> Display:
+    live = Console().is_terminal
+    return TerminalDisplay(num_epochs, done) if live else PlainDisplay(num_epochs)
 
 
 def summary(row: Row) -> str:

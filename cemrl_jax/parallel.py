@@ -94,6 +94,11 @@ def place(worker: Any) -> Any:
     return jax.device_put(worker, NamedSharding(mesh, PartitionSpec(DEVICES)))
 
 
+def on_first_device(tree: Any) -> Any:
+    """Returns arrays that are the same on every device as arrays of one device."""
+    return jax.device_put(tree, jax.local_devices()[0])
+
+
 def memory_bytes() -> int | None:
     """Returns the memory that is free on a device, bytes; None if it does not say."""
     devices = jax.local_devices()

@@ -83,7 +83,8 @@ def rollout(
             task=after.task.replace(model={}),
         )
         fallen = after.terminated
-        start = jax.tree.map(lambda leaf: jnp.roll(leaf, number + 1, 0), first)
+        other = 1 + number % max(num_envs - 1, 1)
+        start = jax.tree.map(lambda leaf: jnp.roll(leaf, other, 0), first)
         window = policy.observe(carry.window, transition)
         carry = _Carry(
             env=where_env(fallen, jax.vmap(env.restart)(after, start), after),

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from cemrl_jax.agent import Agent, make_agent
 from cemrl_jax.checkpoint import Checkpoints
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.evaluate import HEADLINE, evaluation_pools, make_evaluate
-from cemrl_jax.logging import Progress
+from cemrl_jax.logging import Progress, Row
 from cemrl_jax.rollout import deal_tasks, returns, rollout
 from cemrl_jax.types import (
     Batch,
@@ -400,7 +400,7 @@ class Keys:
 
 def make_pools(config: Config) -> dict[str, Task]:
     """Returns the training and test tasks of a run, each from its own key."""
-    keys, task = Keys.of(config.seed), config.env.task
+    keys, task = Keys.of(config.seed), config.env.make().distribution
     return {
         "train": task.sample(keys.train_tasks, config.env.num_train_tasks),
         "test": task.sample(keys.test_tasks, config.env.num_test_tasks),
@@ -421,6 +421,10 @@ def example_transition(env: NonStationaryEnv, task: Task) -> Transition:
     )
 
 
+def _first(tasks: Task) -> Task:
+    return jax.tree.map(lambda leaf: leaf[0], tasks)
+
+
 def make_workers(
     config: Config, env: NonStationaryEnv, tasks: Task, num_devices: int
 ) -> WorkerState:
@@ -429,7 +433,7 @@ def make_workers(
     Raises:
       ConfigError: the replay does not fit into the devices' memory.
     """
-    example = example_transition(env, jax.tree.map(lambda leaf: leaf[0], tasks))
+    example = example_transition(env, _first(tasks))
     num_envs = config.rollout.num_envs // num_devices
     size = replay.num_bytes(example, num_envs, config.replay_length)
     available = parallel.memory_bytes()
@@ -520,7 +524,7 @@ def resume_run(config: Config, directory: pathlib.Path) -> Run:
         learner = saved.learner(epoch, like)
         num_devices = counters["num_devices"]
         tasks = make_pools(config)["train"]
-        example = example_transition(env, jax.tree.map(lambda leaf: leaf[0], tasks))
+        example = example_transition(env, _first(tasks))
 
         def make(key: Array, tasks: Task) -> WorkerState:
             num_envs = config.rollout.num_envs // num_devices
@@ -584,115 +588,212 @@ def with_weights(learner: LearnerState, directory: pathlib.Path) -> LearnerState
     )
 
 
-def describe(run: Run) -> str:
-    """Returns what a run is about to do and how much memory it takes."""
-    config, devices = run.config, jax.local_devices()
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(run.worker.replay))
-    params = sum(leaf.size for leaf in jax.tree.leaves(run.learner.model.params))
-    params += sum(leaf.size for leaf in jax.tree.leaves(run.learner.actor.params))
-    params += sum(leaf.size for leaf in jax.tree.leaves(run.learner.critic.params))
-    transitions = config.replay_length * config.rollout.num_envs
+def describe(config: Config, num_seeds: int = 1) -> str:
+    """Returns what a run, or each of so many seeds, will do and its memory."""
+    env, devices = config.env.make(), jax.local_devices()
+    agent = make_agent(config, env.obs_size, env.action_size)
+    learner = jax.eval_shape(agent.init, jax.random.key(0))
+    trained = (learner.model, learner.actor, learner.critic)
+    params = sum(leaf.size for leaf in jax.tree.leaves([x.params for x in trained]))
+    example = example_transition(env, _first(make_pools(config)["train"]))
+    num_envs, length = config.rollout.num_envs, config.replay_length
+    size = replay.num_bytes(example, num_envs, length) * num_seeds
+    others = f" and {num_seeds - 1} more" if num_seeds > 1 else ""
     return (
-        f"{config.name}, seed {config.seed}: epochs {run.epoch} to"
-        f" {config.train.num_epochs}, {config.train.schedule}, on {len(devices)} x"
-        f" {devices[0].device_kind}\n"
-        f"replay {transitions:,} transitions, {size / 2**20:,.1f} MiB;"
-        f" {params:,} parameters; output in {run.directory}"
+        f"{config.name}, seed {config.seed}{others}: {config.train.num_epochs} epochs,"
+        f" {config.train.schedule}, on {len(devices)} x {devices[0].device_kind}\n"
+        f"{params:,} parameters; replay of {num_envs * length:,} transitions takes"
+        f" {size / 2**20:,.1f} MiB"
     )
+
+
+@dataclasses.dataclass
+class Member:
+    """One seed of a group that trains together: its run and where it writes."""
+
+    run: Run
+    progress: Progress
+    checkpoints: Checkpoints
 
 
 def train(run: Run, progress: Progress, checkpoints: Checkpoints) -> None:
-    """Runs the epochs that are left.
+    """Runs the epochs that are left of one run; see `train_together`."""
+    train_together([Member(run, progress, checkpoints)])
+
+
+def train_together(members: Sequence[Member]) -> None:
+    """Runs the epochs that are left of runs that differ in their seed only.
+
+    All of them advance in the same programs, each with its own learner, replay, tasks
+    and random numbers, and each as it would alone up to the rounding of float32.
 
     Args:
-      run: the run, fresh or restored; advanced in place.
-      progress: where rows go.
-      checkpoints: where states go.
+      members: the runs, at the same epoch; advanced in place.
     """
-    config = run.config
-    env = config.env.make()
-    agent = make_agent(config, env.obs_size, env.action_size)
-    pools = make_pools(config)
-    pools = evaluation_pools(pools["train"], pools["test"])
-    key_evaluation = Keys.of(config.seed).evaluation
-    programs = {}
-    for name, step in make_phases(config, env, agent, parallel.num_devices()).items():
-        progress.phase(f"compiling {name}")
-        programs[name] = Program(parallel.spmd(step), run.learner, run.worker)
-    progress.phase("compiling evaluate")
-    evaluate = Program(
-        jax.jit(
-            make_evaluate(
-                env, agent, config.rollout.num_steps, config.evaluation.num_episodes
-            )
-        ),
-        run.learner,
-        pools,
-        key_evaluation,
-    )
-    progress.compiled(
-        {name: program.compile_seconds for name, program in programs.items()}
-        | {"evaluate": evaluate.compile_seconds}
-    )
-    collect_steps = config.rollout.num_envs * config.rollout.num_steps
+    group = Group(members)
+    group.compile()
+    if group.epoch == 0:
+        rows = group.empty_rows()
+        for _ in range(group.config.rollout.num_initial):
+            group.run_phase("collect", rows)
+        group.finish_epoch(rows)
+    while group.epoch < group.config.train.num_epochs:
+        rows = group.empty_rows()
+        for name in group.programs:
+            group.run_phase(name, rows)
+        group.advance()
+        group.finish_epoch(rows)
+    for member in members:
+        member.checkpoints.wait()
+    members[0].progress.phase("done")
 
-    def run_phase(name: str, row: dict[str, float]) -> None:
-        progress.phase(name)
-        (run.learner, run.worker, metrics), seconds = programs[name](
-            run.learner, run.worker
+
+class Group:
+    """Runs that advance together: state with a seed axis, and its programs.
+
+    Attributes:
+      config: of the runs, apart from the seed.
+      programs: the phases of an epoch, in order.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        """Joins the states of runs."""
+        self._members = members
+        runs = [member.run for member in members]
+        self.config = runs[0].config
+        self.programs: dict[str, Program] = {}
+        self._learner = _stack([run.learner for run in runs], 0)
+        self._worker = _stack([run.worker for run in runs], 1)
+        pools = []
+        for run in runs:
+            pool = make_pools(run.config)
+            pools.append(evaluation_pools(pool["train"], pool["test"]))
+        self._pools = _stack(pools, 0)
+        self._evaluation_keys = jnp.stack(
+            [Keys.of(run.config.seed).evaluation for run in runs]
         )
-        row |= {key: float(value) for key, value in metrics.items()}
-        row[f"seconds/{name}"] = seconds
-        if name == "collect":
-            run.env_steps += collect_steps
-            row["speed/env_steps_per_second"] = collect_steps / seconds
-        elif "sac/value" in metrics:
-            row["speed/updates_per_second"] = config.train.num_updates / seconds
 
-    def finish_epoch(row: dict[str, float]) -> None:
-        last = run.epoch == config.train.num_epochs
-        save = last or run.epoch % config.checkpoint.interval == 0
-        if save or run.epoch % config.evaluation.interval == 0:
-            progress.phase("evaluate")
-            evaluation, seconds = evaluate(run.learner, pools, key_evaluation)
-            row |= {key: float(value) for key, value in evaluation.metrics.items()}
-            row["seconds/evaluate"] = seconds
-        updates = int(run.learner.num_updates)
-        head = {"epoch": run.epoch, "env_steps": run.env_steps, "updates": updates}
-        progress.row(head | row)
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return self._members[0].run.epoch
+
+    def compile(self) -> None:
+        """Compiles everything that will run, and reports how long it took."""
+        config, progress = self.config, self._members[0].progress
+        env = config.env.make()
+        agent = make_agent(config, env.obs_size, env.action_size)
+        phases = make_phases(config, env, agent, parallel.num_devices())
+        for name, step in phases.items():
+            progress.phase(f"compiling {name}")
+            mapped = parallel.spmd(jax.vmap(step))
+            self.programs[name] = Program(mapped, self._learner, self._worker)
+        progress.phase("compiling evaluate")
+        evaluate = make_evaluate(
+            env, agent, config.rollout.num_steps, config.evaluation.num_episodes
+        )
+        self._evaluate = Program(
+            jax.jit(jax.vmap(evaluate)),
+            parallel.on_first_device(self._learner),
+            self._pools,
+            self._evaluation_keys,
+        )
+        programs = self.programs | {"evaluate": self._evaluate}
+        progress.compiled(
+            {name: program.compile_seconds for name, program in programs.items()}
+        )
+
+    def empty_rows(self) -> list[Row]:
+        """Returns a row for each seed to fill in."""
+        return [{} for _ in self._members]
+
+    def run_phase(self, name: str, rows: list[Row]) -> None:
+        """Runs a phase and adds its metrics and seconds to the rows."""
+        self._members[0].progress.phase(name)
+        (self._learner, self._worker, metrics), seconds = self.programs[name](
+            self._learner, self._worker
+        )
+        _add_metrics(rows, metrics)
+        rollout, updates = self.config.rollout, self.config.train.num_updates
+        speed = {f"seconds/{name}": seconds}
+        if name == "collect":
+            steps = rollout.num_envs * rollout.num_steps
+            for member in self._members:
+                member.run.env_steps += steps
+            speed["speed/env_steps_per_second"] = len(rows) * steps / seconds
+        elif "sac/value" in metrics:
+            speed["speed/updates_per_second"] = len(rows) * updates / seconds
+        for row in rows:
+            row |= speed
+
+    def advance(self) -> None:
+        """Counts an epoch."""
+        for member in self._members:
+            member.run.epoch += 1
+
+    def finish_epoch(self, rows: list[Row]) -> None:
+        """Evaluates and saves where this epoch is due, and writes the rows."""
+        _check_finite(rows, self.epoch)
+        last = self.epoch == self.config.train.num_epochs
+        save = last or self.epoch % self.config.checkpoint.interval == 0
+        if save or self.epoch % self.config.evaluation.interval == 0:
+            self._members[0].progress.phase("evaluate")
+            learner = parallel.on_first_device(self._learner)
+            evaluation, seconds = self._evaluate(
+                learner, self._pools, self._evaluation_keys
+            )
+            _add_metrics(rows, jax.tree.map(lambda x: x.mean(-1), evaluation.returns))
+            for row in rows:
+                row["seconds/evaluate"] = seconds
+        updates = np.asarray(self._learner.num_updates)
+        for number, member in enumerate(self._members):
+            head: Row = {
+                "epoch": member.run.epoch,
+                "env_steps": member.run.env_steps,
+                "updates": int(updates[number]),
+            }
+            rows[number] = head | rows[number]
+        shown = {name: float(np.mean([r[name] for r in rows])) for name in rows[0]}
+        for row, member in zip(rows, self._members):
+            member.progress.row(row, shown)
         if save:
-            progress.phase("save")
-            checkpoints.save(
-                run.epoch,
-                run.learner,
-                run.worker if config.checkpoint.replay else None,
-                {
-                    "env_steps": run.env_steps,
-                    "num_devices": parallel.num_devices(),
-                    "replay_length": config.replay_length,
-                },
-                row[HEADLINE],
+            self._members[0].progress.phase("save")
+            self._save([row[HEADLINE] for row in rows])
+
+    def _save(self, test_returns: list[float]) -> None:
+        parallel.assert_replicated(self._learner)
+        for number, (member, test_return) in enumerate(
+            zip(self._members, test_returns)
+        ):
+            run = member.run
+            run.learner = jax.tree.map(lambda x: x[number], self._learner)  # noqa: B023
+            run.worker = jax.tree.map(lambda x: x[:, number], self._worker)  # noqa: B023
+            counters = {
+                "env_steps": run.env_steps,
+                "num_devices": parallel.num_devices(),
+                "replay_length": self.config.replay_length,
+            }
+            worker = run.worker if self.config.checkpoint.replay else None
+            member.checkpoints.save(
+                run.epoch, run.learner, worker, counters, test_return
             )
 
-    if run.epoch == 0:
-        row: dict[str, float] = {}
-        for _ in range(config.rollout.num_initial):
-            run_phase("collect", row)
-        finish_epoch(row)
-    while run.epoch < config.train.num_epochs:
-        row = {}
-        for name in programs:
-            run_phase(name, row)
-        run.epoch += 1
-        _check_finite(row, run.epoch)
-        finish_epoch(row)
-    checkpoints.wait()
+
+def _stack(trees: Sequence[Any], axis: int) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis), *trees)
 
 
-def _check_finite(row: dict[str, float], epoch: int) -> None:
-    bad = [name for name, value in row.items() if not np.isfinite(value)]
+def _add_metrics(rows: list[Row], metrics: Metrics) -> None:
+    """Adds metrics `[N]` to the rows of N seeds."""
+    for name, values in metrics.items():
+        for row, value in zip(rows, np.asarray(values)):
+            row[name] = float(value)
+
+
+def _check_finite(rows: list[Row], epoch: int) -> None:
+    bad = {name for row in rows for name, x in row.items() if not np.isfinite(x)}
     if bad:
         raise FloatingPointError(
-            f"epoch {epoch}: {', '.join(bad)} is not finite. The last good checkpoint"
-            " is kept; try a lower sac.learning_rate or elbo.learning_rate"
+            f"epoch {epoch}: {', '.join(sorted(bad))} is not finite. The last good"
+            " checkpoint is kept; try a lower sac.learning_rate or elbo.learning_rate"
         )

@@ -26,7 +26,10 @@ def experiment(
     num_eval_trajectories: int = 2,
     seed: int = 0,
 ) -> Config:
-    """Returns an experiment with the original's epoch and a replay for the whole run.
+    """Returns an experiment with the original's epoch and its replay.
+
+    The replay holds the whole run, or the ten million transitions that the original's
+    held.
 
     Args:
       name: the original's name of the experiment.
@@ -40,13 +43,14 @@ def experiment(
       num_eval_trajectories: episodes per task in an evaluation.
       seed: of everything random.
     """
-    collects = rollout.num_initial + num_epochs
+    collect = rollout.num_envs * rollout.num_steps
+    whole_run = (rollout.num_initial + num_epochs) * collect
     return Config(
         name=name,
         seed=seed,
         env=env,
         rollout=rollout,
-        replay=ReplayConfig(capacity=collects * rollout.num_envs * rollout.num_steps),
+        replay=ReplayConfig(capacity=min(whole_run, 10_000_000)),
         encoder=encoder,
         elbo=elbo,
         sac=SACConfig(batch_size=batch_size),

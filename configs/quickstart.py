@@ -19,14 +19,17 @@ def get_config() -> Config:
     return Config(
         name="cheetah-stationary-vel",
         env=cheetah_stationary_vel.get_config().env,
-        rollout=RolloutConfig(num_envs=40, num_steps=200),
-        replay=ReplayConfig(capacity=400_000),
-        encoder=EncoderConfig(width_factor=2.0),
+        rollout=RolloutConfig(num_envs=80, num_steps=200),
+        replay=ReplayConfig(capacity=1_000_000),
+        encoder=EncoderConfig(width_factor=1.5),
         elbo=ElboConfig(decoder_width_factor=4.0, learning_rate=1e-3),
         sac=SACConfig(
-            batch_size=256, hidden_size=128, num_layers=2, learning_rate=1e-3
+            hidden_size=128,
+            num_layers=2,
+            learning_rate=1e-3,
+            initial_temperature=0.2,
         ),
-        train=TrainConfig(num_epochs=40, num_updates=1000),
+        train=TrainConfig(num_epochs=50, num_updates=1000),
         evaluation=EvaluationConfig(interval=5),
         checkpoint=CheckpointConfig(interval=10),
     )

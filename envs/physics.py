@@ -4,6 +4,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import pathlib
 from collections.abc import Callable
@@ -49,16 +50,20 @@ class Simulator:
 
     Attributes:
       model: the edited MuJoCo model, for names, sizes and rendering.
-      mjx_model: the same on the accelerator.
       substeps: physics steps in a control step.
       readings: names of the `mjx.Data` fields to keep in `PhysicsState.readings`;
         `cfrc_ext`, the contact forces on bodies, costs an extra pass.
     """
 
     model: mujoco.MjModel
-    mjx_model: mjx.Model
     substeps: int
     readings: tuple[str, ...]
+
+    @functools.cached_property
+    def mjx_model(self) -> mjx.Model:
+        """The model on the accelerator."""
+        with jax.ensure_compile_time_eval():  # may be asked for under a trace
+            return mjx.put_model(self.model)
 
     @property
     def control_dt(self) -> float:
@@ -133,7 +138,7 @@ def load(
     limits change a step by less than float32 does.
 
     Args:
-      file: name of the XML file in gymnasium's assets.
+      file: name of the XML file in gymnasium's assets, or an absolute path.
       substeps: physics steps in a control step.
       iterations: limit of the constraint solver's iterations.
       ls_iterations: limit of its line search.
@@ -149,14 +154,12 @@ def load(
     model.opt.iterations = iterations
     model.opt.ls_iterations = ls_iterations
     edit(model)
-    with jax.ensure_compile_time_eval():  # may be asked for while a rollout is traced
-        mjx_model = mjx.put_model(model)
-    return Simulator(model, mjx_model, substeps, readings)
+    return Simulator(model, substeps, readings)
 
 
 def _field(data: mjx.Data, name: str) -> Array:
     """Returns a field that `mjx.Data` shows, or that its back end keeps for itself."""
-    return getattr(data if hasattr(data, name) else data._impl, name)
+    return getattr(data._impl if hasattr(data._impl, name) else data, name)
 
 
 def _compile(path: pathlib.Path) -> mujoco.MjModel:

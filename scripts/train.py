@@ -1,12 +1,17 @@
 """Trains CEMRL: collects, learns, evaluates and saves until the epochs are done."""
 
+import contextlib
+import dataclasses
 import datetime
 import pathlib
 import sys
 
 from cemrl_jax import command_line, parallel
 from cemrl_jax import config as config_lib
+from cemrl_jax import train as training
+from cemrl_jax.checkpoint import Checkpoints
 from cemrl_jax.config import Config, ConfigError
+from cemrl_jax.logging import Progress
 
 EXAMPLES = """\
 examples:
@@ -52,40 +57,56 @@ def main() -> None:
 
 
 def train(config: Config, resume: str | None, init_from: str | None) -> None:
-    """Trains in a new folder, or on in the folder of the run to resume."""
-    from cemrl_jax import train as training  # after the command line is known good
-    from cemrl_jax.checkpoint import Checkpoints
-    from cemrl_jax.logging import Progress
+    """Trains in new folders, or on in the folder of the run to resume."""
+    print(training.describe(config, config.num_seeds), flush=True)
+    runs = [resume_run(config, resume)] if resume else start_runs(config, init_from)
+    for run in runs:
+        print(f"output in {run.directory}", flush=True)
+    with contextlib.ExitStack() as stack:
+        members = []
+        for run in runs:
+            run.directory.mkdir(parents=True, exist_ok=bool(resume))
+            config_lib.save(run.config, run.directory / "config.json")
+            saved = Checkpoints(run.directory / "checkpoints", config.checkpoint.keep)
+            progress = Progress(
+                run.directory,
+                config.train.num_epochs,
+                resumed_epoch=run.epoch if resume else None,
+                tensorboard=config.tensorboard,
+                show=not members,
+            )
+            stack.enter_context(saved)
+            stack.enter_context(progress)
+            members.append(training.Member(run, progress, saved))
+        try:
+            training.train_together(members)
+        except (KeyboardInterrupt, OSError, RuntimeError, FloatingPointError):
+            for run in runs:
+                print(f"to go on: {sys.argv[0]} --resume={run.directory}")
+            raise
+    for run in runs:
+        print(f"results in {run.directory}")
 
+
+def start_runs(config: Config, init_from: str | None) -> list[training.Run]:
+    """Returns a fresh run for each seed; nothing is written yet."""
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    directory = pathlib.Path(
-        resume or f"{config.output_dir}/{config.name}/{now}-{config.seed}"
-    )
-    if resume:
-        run = training.resume_run(config, directory)
-    else:
+    runs = []
+    for seed in range(config.seed, config.seed + config.num_seeds):
+        own = dataclasses.replace(config, seed=seed, num_seeds=1)
+        directory = pathlib.Path(config.output_dir, config.name, f"{now}-{seed}")
         if directory.exists():
             raise ConfigError(f"{directory} exists already: wait a second")
-        run = training.start_run(config, directory)
-    if init_from:
-        run.learner = training.with_weights(run.learner, pathlib.Path(init_from))
-    print(training.describe(run), flush=True)
-    directory.mkdir(parents=True, exist_ok=bool(resume))
-    config_lib.save(config, directory / "config.json")
-    saved = Checkpoints(directory / "checkpoints", config.checkpoint.keep)
-    progress = Progress(
-        directory,
-        config.train.num_epochs,
-        resumed_epoch=run.epoch if resume else None,
-        tensorboard=config.tensorboard,
-    )
-    try:
-        with saved, progress:
-            training.train(run, progress, saved)
-    except (KeyboardInterrupt, OSError, RuntimeError, FloatingPointError):
-        print(f"to go on: {sys.argv[0]} --resume={directory}", file=sys.stderr)
-        raise
-    print(f"results in {directory}")
+        run = training.start_run(own, directory)
+        if init_from:
+            run.learner = training.with_weights(run.learner, pathlib.Path(init_from))
+        runs.append(run)
+    return runs
+
+
+def resume_run(config: Config, directory: str) -> training.Run:
+    """Returns the run in a folder as its newest checkpoint left it."""
+    return training.resume_run(config, pathlib.Path(directory))
 
 
 if __name__ == "__main__":

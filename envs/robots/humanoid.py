@@ -32,7 +32,12 @@ class Humanoid(MjxRobot):
 
     @functools.cached_property
     def simulator(self) -> Simulator:
-        """The compiled model; its file asks for a solver that MJX does not have."""
+        """The compiled model; its file asks for a solver that MJX does not have.
+
+        Error of a control step against C MuJoCo over 1,600 random and held actions,
+        p50 / p95 / p99 of qpos: 7e-7 / 6e-6 / 5e-4 with 6/8 iterations, the same with
+        12/20, and 9e-7 / 2e-4 / 1e-3 with 4/4.
+        """
         readings = ("xpos", "subtree_com", "cinert", "cvel", "qfrc_actuator")
         return physics.load(
             "humanoid.xml",

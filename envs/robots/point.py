@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax import Array
 
@@ -42,6 +43,16 @@ class Point:
         """See `Robot.control_dt`."""
         return 0.05
 
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Nominal values of what tasks may change."""
+        return {"gain": np.array([self.gain], np.float32)}
+
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        """Number of the body that each row of `parameters` belongs to, by name."""
+        return {"gain": np.array([0])}
+
     def reset(self, key: Array) -> PointState:
         """See `Robot.reset`."""
         velocity = jax.random.uniform(key, minval=-0.1, maxval=0.1)
@@ -50,9 +61,9 @@ class Point:
     def step(
         self, physics: PointState, action: Array, model: dict[str, Array]
     ) -> PointState:
-        """See `Robot.step`; `model` may override `gain`."""
+        """See `Robot.step`; `model` may override `gain` by an array `[1]`."""
         goal = self.max_speed * jnp.clip(action[0], -1, 1)
-        gain = model.get("gain", self.gain)
+        gain = model["gain"][0] if "gain" in model else self.gain
         velocity = physics.velocity + gain * (goal - physics.velocity)
         return PointState(x=physics.x + self.control_dt * velocity, velocity=velocity)
 

@@ -1,8 +1,17 @@
 """When the task changes: one file per schedule, one line in `SCHEDULES`."""
 
+import functools
+
 from envs.schedules.location import Location
+from envs.schedules.sequence import Sequence
 from envs.schedules.stationary import Stationary
 from envs.schedules.timed import Timed
 
-SCHEDULES = {"stationary": Stationary, "timed": Timed, "location": Location}
-"""Name -> schedule, for configurations."""
+SCHEDULES = {
+    "stationary": Stationary,
+    "timed": Timed,
+    "location": Location,
+    "probabilistic": functools.partial(Timed, min_steps=0),
+    "sequence": Sequence,
+}
+"""Name -> schedule, for configurations. "probabilistic" is "timed" without a wait."""

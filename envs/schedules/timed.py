@@ -13,6 +13,9 @@ from envs.base import ELAPSED, NO_EVENT
 class Timed:
     """Changes the task with a probability a step, once some steps have passed.
 
+    With `min_steps=0` each step but an episode's first may change the task: the
+    probabilistic schedule.
+
     Attributes:
       min_steps: steps that a task lasts at least.
       probability: chance of a change in each step after those.

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from envs.base import BACKWARD, FORWARD, Task
-from envs.rewards import kind_of
+from envs.tasks.pools import reward_tasks
 
 
 @dataclasses.dataclass
@@ -25,15 +25,14 @@ class Direction:
 
     @property
     def num_base_tasks(self) -> int:
-        """Number of base tasks, what classes should tell apart."""
+        """Forward and backward: an event reaches both from any start."""
         return 2
 
     def sample(self, key: Array, num_tasks: int) -> Task:
         """See `TaskDistribution.sample`: the starts in turn, no randomness."""
         del key
         spec = jnp.resize(jnp.array(self.starts, jnp.float32), (num_tasks,))
-        kind = jnp.full(num_tasks, kind_of("direction"), jnp.int32)
-        return Task(kind=kind, base=_base(spec), spec=spec, model={})
+        return reward_tasks("direction", spec, _base(spec))
 
     def change(self, key: Array, pool: Task, task: Task, event: Array) -> Task:
         """See `TaskDistribution.change`."""

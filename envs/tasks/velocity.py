@@ -3,11 +3,10 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from envs.base import Task
-from envs.rewards import kind_of
+from envs.tasks.pools import draw_from, range_problems, reward_tasks
 
 
 @dataclasses.dataclass
@@ -24,10 +23,14 @@ class Velocity:
 
     def sample(self, key: Array, num_tasks: int) -> Task:
         """See `TaskDistribution.sample`."""
-        zeros = jnp.zeros(num_tasks, jnp.int32)
-        shape = (num_tasks,)
-        spec = jax.random.uniform(key, shape, minval=self.low, maxval=self.high)
-        return Task(kind=zeros + kind_of("velocity"), base=zeros, spec=spec, model={})
+        spec = jax.random.uniform(key, (num_tasks,), minval=self.low, maxval=self.high)
+        return reward_tasks("velocity", spec)
+
+    def extrapolate(self, key: Array, num_tasks: int) -> Task:
+        """Draws velocities above the range, up to half its width."""
+        top = self.high + (self.high - self.low) / 2
+        spec = jax.random.uniform(key, (num_tasks,), minval=self.high, maxval=top)
+        return reward_tasks("velocity", spec)
 
     def change(self, key: Array, pool: Task, task: Task, event: Array) -> Task:
         """See `TaskDistribution.change`."""
@@ -36,12 +39,4 @@ class Velocity:
 
     def validate(self) -> list[str]:
         """Returns what is wrong with the settings, as `field=value must ...`."""
-        if self.low > self.high:
-            return [f"low={self.low} must not exceed high={self.high} (m/s)"]
-        return []
-
-
-def draw_from(key: Array, pool: Task) -> Task:
-    """Draws one task from a pool `[N]`."""
-    index = jax.random.randint(key, (), 0, pool.kind.shape[0])
-    return jax.tree.map(lambda leaf: leaf[index], pool)
+        return range_problems(self.low, self.high, "m/s")

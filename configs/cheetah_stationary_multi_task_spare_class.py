@@ -1,0 +1,14 @@
+"""cheetah-stationary-multi-task as the authors ran it in February 2021."""
+
+from cemrl_jax.config import Config
+from configs.cheetah_stationary_multi_task import multi_task
+
+
+def get_config() -> Config:
+    """Three kinds, four classes."""
+    return multi_task(
+        "-spare-class",
+        ("velocity", "flipping", "jumping"),
+        num_classes=4,
+        num_epochs=501,
+    )

@@ -1,0 +1,27 @@
+"""Hopper at goal velocities that stay for the episode."""
+
+from cemrl_jax.config import (
+    Config,
+    ElboConfig,
+    EncoderConfig,
+    EnvConfig,
+    RolloutConfig,
+)
+from configs.base import experiment
+from envs.robots import Hopper
+from envs.schedules import Stationary
+from envs.tasks import Velocity
+
+
+def get_config() -> Config:
+    """The original's hopper-stationary-vel, whose environment it lacks."""
+    return experiment(
+        "hopper-stationary-vel",
+        EnvConfig(
+            Hopper(can_fall=False, alive_bonus=3.0), Velocity(0.0, 3.0), Stationary()
+        ),
+        RolloutConfig(num_envs=20, num_steps=200),
+        num_epochs=501,
+        encoder=EncoderConfig(window_steps=10),
+        elbo=ElboConfig(state_size=5),
+    )

@@ -1,0 +1,41 @@
+"""What task distributions share: making pools and drawing from them."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from envs.base import Task
+from envs.rewards import kind_of
+
+
+def reward_tasks(
+    reward: str,
+    spec: Array,
+    base: Array | int = 0,
+    model: dict[str, Array] | None = None,
+) -> Task:
+    """Returns a pool of tasks with one reward.
+
+    Args:
+      reward: name in `envs.rewards.REWARDS`.
+      spec: `[N]` or `[N, S]` parameters.
+      base: `[N]` labels of the base tasks, or one for all.
+      model: overrides of the robot's model, each `[N, ...]`; nothing by default.
+    """
+    zeros = jnp.zeros(spec.shape[0], jnp.int32)
+    return Task(
+        kind=zeros + kind_of(reward), base=zeros + base, spec=spec, model=model or {}
+    )
+
+
+def draw_from(key: Array, pool: Task) -> Task:
+    """Draws one task from a pool `[N]`."""
+    index = jax.random.randint(key, (), 0, pool.kind.shape[0])
+    return jax.tree.map(lambda leaf: leaf[index], pool)
+
+
+def range_problems(low: float, high: float, unit: str) -> list[str]:
+    """Returns what is wrong with the fields `low` and `high`."""
+    if low > high:
+        return [f"low={low} must not exceed high={high} ({unit})"]
+    return []

@@ -1,0 +1,57 @@
+"""Every robot with a task distribution and a schedule, compiled once per session."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+
+from envs import ROBOTS, SCHEDULES, TASKS, NonStationaryEnv, Task
+from envs.tasks import Goal
+
+NUM_ENVS = 64
+CASES = {
+    "ant": ("ant", "goal", "timed"),
+    "half_cheetah": ("half_cheetah", "dynamics", "probabilistic"),
+    "hopper": ("hopper", "velocity", "location"),
+    "humanoid": ("humanoid", "planar_angle", "stationary"),
+    "point": ("point", "direction", "location"),
+    "walker2d": ("walker2d", "multi_task", "sequence"),
+    "half_cheetah_cripple": ("half_cheetah", "cripple", "stationary"),
+}
+"""Name -> robot, task distribution, schedule; each table entry occurs."""
+
+
+@dataclasses.dataclass
+class World:
+    """An environment with its functions for `NUM_ENVS` environments, compiled."""
+
+    env: Any  # a NonStationaryEnv; tests look into its robot
+    pool: Task
+    tasks: Task
+    reset: Any
+    step: Any
+
+    @property
+    def nominal_tasks(self) -> Task:
+        """The tasks, with the robot's own model where they change it."""
+        model = {
+            name: jax.numpy.repeat(self.env.robot.parameters[name][None], NUM_ENVS, 0)
+            for name in self.tasks.model
+        }
+        return self.tasks.replace(model=model)
+
+    def actions(self, key):
+        shape = (NUM_ENVS, self.env.action_size)
+        return jax.random.uniform(key, shape, minval=-1, maxval=1)
+
+
+@functools.cache
+def world(name: str) -> World:
+    robot, task, schedule = CASES[name]
+    distribution = Goal(planar=True) if robot == "ant" else TASKS[task]()
+    env = NonStationaryEnv(ROBOTS[robot](), distribution, SCHEDULES[schedule]())
+    pool = jax.jit(lambda key: env.distribution.sample(key, 16))(jax.random.key(1))
+    tasks = jax.tree.map(lambda leaf: leaf[jax.numpy.arange(NUM_ENVS) % 16], pool)
+    reset, step = jax.vmap(env.reset), jax.vmap(env.step, in_axes=(0, 0, None))
+    return World(env, pool, tasks, jax.jit(reset), jax.jit(step))

@@ -1,0 +1,82 @@
+"""Learning: rewards that only an agent whose encoder works can earn.
+
+The observation of the point robot does not tell the goal velocity. Who knows it earns
+about -15 in an episode, who does not know it can do no better than stand still, which
+earns minus the mean goal speed at each step, about -50.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import pytest
+from helpers import preset, read_rows, run_training, use_devices
+
+from cemrl_jax import losses
+from cemrl_jax.config import Config
+from envs.schedules import Location, Stationary, Timed
+
+pytestmark = pytest.mark.slow
+
+THRESHOLD = -35.0
+SCHEDULES = {
+    "stationary": Stationary(),
+    "timed": Timed(min_steps=15),
+    "location": Location(spacing=1.0, jitter=0.5),
+}
+
+
+def learning_config(kind: str, schedule: str, seed: int) -> Config:
+    config = preset("debug")
+    config.seed = seed
+    config.tensorboard = False
+    config.env.schedule = SCHEDULES[schedule]
+    config.env.num_test_tasks = 32
+    config.encoder.kind = kind
+    config.sac.batch_size = 128
+    config.sac.learning_rate = 1e-3
+    config.sac.initial_temperature = 0.1
+    config.train.num_epochs = 20
+    config.train.num_updates = 200
+    config.evaluation.interval = 5
+    config.checkpoint.interval = 100
+    return config
+
+
+def best_return(config: Config, directory: Any) -> float:
+    """The best of the evaluations in which the schedule runs as in training."""
+    run_training(config, directory)
+    metric = "test/changing_deterministic_return"
+    returns = [float(row[metric]) for row in read_rows(directory) if row[metric]]
+    print(config.encoder.kind, config.env.schedule, config.seed, returns)
+    return max(returns)
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    use_devices(monkeypatch, 1)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("kind", "schedule"),
+    [
+        ("shared_y", "stationary"),
+        ("individual_y", "stationary"),
+        ("trajectory", "stationary"),
+        ("shared_y", "timed"),
+        ("shared_y", "location"),
+    ],
+)
+def test_the_encoder_finds_the_task(kind, schedule, seed, tmp_path):
+    config = learning_config(kind, schedule, seed)
+    assert best_return(config, tmp_path / "run") > THRESHOLD
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_without_z_the_task_cannot_be_solved(schedule, seed, monkeypatch, tmp_path):
+    """The same training with z forced to 0, when acting and when training."""
+    infer = losses.infer_task
+    monkeypatch.setattr(losses, "infer_task", lambda p: jnp.zeros_like(infer(p)))
+    config = learning_config("shared_y", schedule, seed)
+    assert best_return(config, tmp_path / "run") < THRESHOLD - 5

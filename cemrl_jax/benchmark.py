@@ -29,15 +29,9 @@ from cemrl_jax import config as config_lib
 from cemrl_jax import parallel, replay
 from cemrl_jax.agent import Agent, make_agent
 from cemrl_jax.config import Config, ConfigError
+from cemrl_jax.phases import ModelPhase, PolicyPhase, make_collect, make_fused
 from cemrl_jax.rollout import deal_tasks
-from cemrl_jax.train import (
-    ModelPhase,
-    PolicyPhase,
-    example_transition,
-    make_collect,
-    make_fused,
-    make_pools,
-)
+from cemrl_jax.train import example_transition, make_pools
 from cemrl_jax.types import Batch, LearnerState, ReplayState, Transition, WorkerState
 from envs import NonStationaryEnv, Task
 

@@ -6,6 +6,7 @@ import numpy as np
 from jax import Array
 
 _MIN_VARIANCE = 1e-7
+_MIN_RATIO = 1e-30
 _MIN_PROB = float(np.finfo(np.float32).eps)
 
 
@@ -50,9 +51,11 @@ def log_probs(probs: Array) -> Array:
 
 def normal_kl(mean: Array, std: Array, prior_mean: Array, prior_std: Array) -> Array:
     """KL divergence of Gaussians, in nats, summed over the last axis."""
-    ratio = jnp.square(std / prior_std)
+    ratio = std / prior_std
     distance = jnp.square((mean - prior_mean) / prior_std)
-    return 0.5 * (ratio + distance - 1 - jnp.log(ratio)).sum(-1)
+    # Not the log of the square: it is that of 0 for scales that individual_y reaches.
+    log_ratio = jnp.log(jnp.maximum(ratio, _MIN_RATIO))
+    return (0.5 * (jnp.square(ratio) + distance - 1) - log_ratio).sum(-1)
 
 
 def uniform_kl(probs: Array) -> Array:

@@ -90,6 +90,15 @@ def test_normal_kl_of_known_gaussians():
     assert float(value) == pytest.approx(4 - np.log(4))
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1e-30, 0.0])
+def test_normal_kl_and_its_gradient_are_finite_for_vanishing_scales(scale):
+    """Individual-y's scales get below 1e-19, where the square of float32 is 0."""
+    kl = lambda std: normal_kl(jnp.zeros(1), std[None], jnp.zeros(1), jnp.ones(1))  # noqa: E731
+    value, slope = jax.value_and_grad(kl)(jnp.float32(scale))
+    assert np.isfinite(value)
+    assert np.isfinite(slope)
+
+
 def test_uniform_kl_is_zero_for_uniform_and_log_k_for_certain_classes():
     assert float(uniform_kl(jnp.full(4, 0.25))) == pytest.approx(0, abs=1e-6)
     certain = jnp.array([0.0, 1.0, 0.0, 0.0])

@@ -14,7 +14,7 @@ from helpers import (
     use_devices,
 )
 
-from cemrl_jax import parallel
+from cemrl_jax import parallel, phases
 from cemrl_jax import train as training
 from cemrl_jax.types import Trainable
 
@@ -169,8 +169,8 @@ def collected(tmp_path_factory):
     run = training.start_run(config, tmp_path_factory.mktemp("run"))
     env = config.env.make()
     agent = training.make_agent(config, env.obs_size, env.action_size)
-    phases = training.make_phases(config, env, agent, 8)
-    collect = parallel.spmd(phases["collect"])
+    steps = phases.make_phases(config, env, agent, 8)
+    collect = parallel.spmd(steps["collect"])
     return collect(run.learner, run.worker)
 
 

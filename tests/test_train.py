@@ -16,7 +16,7 @@ from helpers import (
     use_devices,
 )
 
-from cemrl_jax import parallel
+from cemrl_jax import parallel, phases
 from cemrl_jax import train as training
 from cemrl_jax.config import ConfigError
 from cemrl_jax.evaluate import CASES
@@ -142,7 +142,7 @@ def test_every_phase_compiles_once_and_nothing_compiles_after_the_first_epoch(
 def state_of(step: int, best_error: float, best_step: int) -> Any:
     agent, learner = tiny_agent()
     best = jax.tree.map(jnp.zeros_like, learner.model.params)
-    state = training.ModelTraining(
+    state = phases.ModelTraining(
         learner=learner,
         key=jax.random.key(0),
         step=jnp.int32(step),
@@ -158,7 +158,7 @@ def state_of(step: int, best_error: float, best_step: int) -> Any:
 def test_a_better_validation_is_remembered_with_its_parameters():
     agent, state = state_of(step=7, best_error=3.0, best_step=2)
     errors = jnp.array([1.0, 1.5])
-    after = training.after_validation(state, agent, errors, jnp.ones(2), patience=9)
+    after = phases.after_validation(state, agent, errors, jnp.ones(2), patience=9)
     assert float(after.best_error) == 2.5
     assert int(after.best_step) == 7
     assert not bool(after.stop)
@@ -168,7 +168,7 @@ def test_a_better_validation_is_remembered_with_its_parameters():
 def test_a_worse_validation_leaves_the_best_parameters():
     agent, state = state_of(step=7, best_error=2.0, best_step=2)
     errors = jnp.array([1.0, 1.5])
-    after = training.after_validation(state, agent, errors, jnp.ones(2), patience=9)
+    after = phases.after_validation(state, agent, errors, jnp.ones(2), patience=9)
     assert (float(after.best_error), int(after.best_step)) == (2.0, 2)
     assert not any(changed(after.best_params, state.best_params).values())
 
@@ -178,15 +178,13 @@ def test_training_stops_when_the_best_validation_is_older_than_the_patience(
     step, stops
 ):
     agent, state = state_of(step=step, best_error=1.0, best_step=2)
-    after = training.after_validation(
-        state, agent, jnp.ones(2), jnp.ones(2), patience=10
-    )
+    after = phases.after_validation(state, agent, jnp.ones(2), jnp.ones(2), patience=10)
     assert bool(after.stop) is stops
 
 
 def test_a_validation_balances_the_loss_weights_by_the_training_errors():
     agent, state = state_of(step=0, best_error=1.0, best_step=0)
-    after = training.after_validation(
+    after = phases.after_validation(
         state, agent, jnp.ones(2), jnp.array([3.0, 0.5]), patience=10
     )
     np.testing.assert_allclose(after.learner.loss_weights, [0.75, 0.25], rtol=1e-6)
@@ -199,10 +197,10 @@ def model_phase(monkeypatch, directory, **changes: Any) -> Any:
     run = training.start_run(config, directory)
     env = config.env.make()
     agent = training.make_agent(config, env.obs_size, env.action_size)
-    phases = training.make_phases(config, env, agent, 1)
+    steps = phases.make_phases(config, env, agent, 1)
     initial = jax.device_get(run.learner)
-    learner, worker, _ = parallel.spmd(phases["collect"])(run.learner, run.worker)
-    learner, _, metrics = parallel.spmd(phases["model"])(learner, worker)
+    learner, worker, _ = parallel.spmd(steps["collect"])(run.learner, run.worker)
+    learner, _, metrics = parallel.spmd(steps["model"])(learner, worker)
     return initial, learner, metrics
 
 
@@ -256,7 +254,7 @@ def test_a_number_that_is_not_finite_ends_the_run_and_is_named(monkeypatch, tmp_
 
         return train
 
-    monkeypatch.setattr(training, "make_fused", broken)
+    monkeypatch.setattr(phases, "make_fused", broken)
     with pytest.raises(FloatingPointError, match=r"epoch 1: sac/value is not finite"):
         run_training(tiny_config(), tmp_path / "run")
     assert [row["epoch"] for row in read_rows(tmp_path / "run")] == ["0"]

@@ -28,7 +28,7 @@ CASES = {
         "small_transitionIndividualY_L3_K1",
         "small_transitionSharedY_",
         "refinit_transitionSharedY_add",
-        "real_transitionSharedY_add",
+        "real_transitionSharedY_mlp",
     ),
     "elbo": (
         "small_transitionSharedY_add_L3_K3_network_ccl1_diff1",

@@ -29,7 +29,7 @@ from recordings import cases
 
 from cemrl_jax import losses, replay, train
 from cemrl_jax.agent import Agent
-from cemrl_jax.train import ModelPhase, ModelTraining, after_validation
+from cemrl_jax.phases import ModelPhase, ModelTraining, after_validation
 from cemrl_jax.types import ReplayState, WorkerState
 
 FOLLOWABLE_RATE = 1e-2

@@ -81,7 +81,7 @@ def names(agent: Agent) -> dict[str, Names]:
 
 def export_params(agent: Agent, network: str, params: Params) -> dict[str, Any]:
     """Returns the parameters of a network of ours under the original's names."""
-    ours = flatten_dict(params.get("params", {}), sep="/")
+    ours: dict[str, Any] = flatten_dict(params.get("params", {}), sep="/")
     arrays = {}
     for path, parts in names(agent)[network].items():
         value = ours[path]
@@ -141,7 +141,8 @@ def import_weights(
     expected: dict[str, Array] = {}
     for network, params in own.items():
         expected |= export_params(agent, network, params)
-    arrays = {**{k: v for k, v in expected.items() if k == "log_alpha"}, **arrays}
+    if "log_alpha" in expected:
+        arrays = {"log_alpha": np.asarray(expected["log_alpha"]), **arrays}
     statistics = any(name.startswith("stats_") for name in arrays)
     if statistics:
         expected |= _statistics(learner)
@@ -165,21 +166,22 @@ def with_statistics(
 
     They count as those of one transition: training on replaces them by its own.
     """
+    normalizer: Any = learner.normalizer
     mean, std = (
         {
             field: jnp.asarray(arrays[f"stats_{name}_{kind}"], jnp.float32).reshape(
-                learner.normalizer.mean[field].shape  # pyright: ignore
+                normalizer.mean[field].shape
             )
             for field, name in STATISTICS.items()
         }
         for kind in ("mean", "std")
     )
     std = jax.tree.map(lambda leaf: leaf + 1e-9, std)  # as the original divides
-    normalizer = learner.normalizer.replace(
+    normalizer = normalizer.replace(
         mean=mean,
         std=std,
         summed_variance=jax.tree.map(jnp.square, std),
-        count=learner.normalizer.count + 1,
+        count=normalizer.count + 1,
     )
     return learner.replace(normalizer=normalizer)
 
@@ -244,9 +246,9 @@ def _arrays(layers: Names) -> Names:
 
 
 def _statistics(learner: LearnerState) -> dict[str, Array]:
-    mean = learner.normalizer.mean
+    mean: Any = learner.normalizer.mean
     return {
-        f"stats_{name}_{kind}": jnp.atleast_1d(mean[field])  # pyright: ignore
+        f"stats_{name}_{kind}": jnp.atleast_1d(mean[field])
         for field, name in STATISTICS.items()
         for kind in ("mean", "std")
     }

@@ -150,7 +150,7 @@ def test_a_saved_json_gives_an_equal_configuration_and_can_be_overridden(tmp_pat
     config = tiny_config(env__schedule=Timed(min_steps=7), seed=9)
     config_lib.save(config, path)
     assert command_line.read_config(str(path), []) == config
-    config.env.schedule.min_steps = 3
+    config.env.schedule = Timed(min_steps=3)
     assert (
         command_line.read_config(str(path), ["--config.env.schedule.min_steps=3"])
         == config

@@ -74,7 +74,7 @@ def test_product_of_many_does_not_depend_on_the_order():
 
 
 def test_log_probs_stay_off_zero_and_one():
-    eps = np.finfo(np.float32).eps
+    eps = float(np.finfo(np.float32).eps)
     expected = np.log([eps, 0.5, 1 - eps]).astype(np.float32)
     np.testing.assert_allclose(log_probs(jnp.array([0, 0.5, 1.0])), expected, rtol=1e-5)
 

@@ -4,6 +4,7 @@ import functools
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -125,9 +126,10 @@ def test_names_of_torch_state_dictionaries_are_understood(merge):
 def test_statistics_normalise_like_the_original():
     agent = make()
     learner = import_weights(agent, fresh(agent, 0), originals(agent) | statistics())
-    assert jnp.allclose(learner.normalizer.mean["obs"], 2.0)
-    assert jnp.allclose(learner.normalizer.std["reward"], 4.0)
-    assert learner.normalizer.mean["reward"].shape == ()
+    normalizer: Any = learner.normalizer
+    assert jnp.allclose(normalizer.mean["obs"], 2.0)
+    assert jnp.allclose(normalizer.std["reward"], 4.0)
+    assert normalizer.mean["reward"].shape == ()
 
 
 def test_networks_that_the_configuration_does_not_have_are_left_out():

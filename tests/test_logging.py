@@ -2,7 +2,7 @@ import csv
 
 import pytest
 
-from cemrl_jax.logging import CsvLog, Progress, clock, summary
+from cemrl_jax.logging import CsvLog, Progress, Row, clock, summary
 
 
 def rows_of(path) -> list[dict[str, str]]:
@@ -53,7 +53,7 @@ def test_a_new_csv_replaces_what_is_there(tmp_path):
     assert rows_of(tmp_path / "progress.csv") == [{"epoch": "0"}]
 
 
-ROW = {
+ROW: Row = {
     "epoch": 1,
     "env_steps": 12000,
     "test/fixed_deterministic_return": -3.14159,

@@ -217,28 +217,33 @@ def test_critic_loss_adds_the_mean_squared_errors_of_both_critics():
 def test_actor_loss_is_alpha_log_prob_minus_the_smaller_value():
     sample = lambda params, obs, z, noise: (params, 2 * params[:, 0])  # noqa: E731
     value = lambda obs, z, action: jnp.stack([action[:, 0], -action[:, 0]])  # noqa: E731
+    zero = jnp.zeros((2, 1))
     loss, _ = losses.actor_loss(
         jnp.array([[1.0], [3.0]]),
         sample,
         value,
-        *[jnp.zeros((2, 1))] * 3,
-        jnp.float32(0.5),
+        obs=zero,
+        z=zero,
+        noise=zero,
+        alpha=jnp.float32(0.5),
     )
     assert float(loss) == pytest.approx((1 + 1 + 3 + 3) / 2)
 
 
 def test_gradients_do_not_flow_to_the_other_arguments():
-    log_prob, target = jnp.ones(3), jnp.ones(3)
+    log_prob, target, zero = jnp.ones(3), jnp.ones(3), jnp.zeros((3, 1))
     to_log_prob = jax.grad(
         lambda x: losses.temperature_loss(
-            jnp.float32(1), lambda params, z: params, jnp.zeros((3, 1)), x, 1.0
+            jnp.float32(1), lambda params, z: params, zero, x, 1.0
         )[0]
     )(log_prob)
     to_target = jax.grad(
         lambda x: losses.critic_loss(
             jnp.zeros((2, 3)),
             lambda params, *_: params,
-            *[jnp.zeros((3, 1))] * 3,
+            zero,
+            zero,
+            zero,
             x,
         )[0]
     )(target)

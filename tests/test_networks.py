@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,10 @@ KEY = jax.random.key(0)
 
 def init(module, *args):
     return jax.jit(module.init)(KEY, *args)["params"]
+
+
+def apply(module: Any, *args: Any) -> Any:
+    return module.apply(*args)
 
 
 def sizes(params):
@@ -59,7 +65,7 @@ def test_the_log_std_of_the_policy_is_clipped_to_minus_20_and_2(bias, expected):
     actor = Actor((4,), 1)
     params = jax.jit(actor.init)(KEY, jnp.zeros(3), jnp.zeros(1))
     params["params"]["Dense_2"]["bias"] = jnp.full(1, bias)
-    _, log_std = actor.apply(params, jnp.zeros(3), jnp.zeros(1))
+    _, log_std = apply(actor, params, jnp.zeros(3), jnp.zeros(1))
     np.testing.assert_array_equal(log_std, [expected])
 
 
@@ -69,7 +75,7 @@ def test_the_two_critics_start_different():
     params = jax.jit(critic.init)(KEY, *args)
     for leaf in jax.tree.leaves(params):
         assert leaf.shape[0] == 2
-    values = critic.apply(params, *args)
+    values = apply(critic, params, *args)
     assert values.shape == (2, 5)
     assert not np.array_equal(values[0], values[1])
 
@@ -92,7 +98,7 @@ def test_the_decoder_has_a_network_for_the_state_and_one_for_the_reward():
     params = init(decoder, *args)
     assert set(params) == {"state", "reward"}
     assert params["state"]["Dense_0"]["kernel"].shape == (7, 14)
-    state, reward = decoder.apply({"params": params}, *args)
+    state, reward = apply(decoder, {"params": params}, *args)
     assert (state.shape, reward.shape) == ((7, 3), (7,))
 
 
@@ -102,7 +108,7 @@ def test_the_decoder_has_a_network_for_the_state_and_one_for_the_reward():
 def test_class_probabilities_sum_to_one():
     head = ClassHead(4)
     x = jax.random.normal(KEY, (10, 6))
-    probs = head.apply({"params": init(head, x)}, x)
+    probs = apply(head, {"params": init(head, x)}, x)
     assert probs.shape == (10, 4)
     np.testing.assert_allclose(probs.sum(-1), 1, rtol=1e-6)
     assert (np.asarray(probs) > 0).all()
@@ -111,7 +117,7 @@ def test_class_probabilities_sum_to_one():
 def test_gaussian_head_gives_each_class_a_mean_and_a_positive_scale():
     head = GaussianHead(num_classes=3, latent_size=2)
     x = 10 * jax.random.normal(KEY, (10, 6))
-    mean, scale = head.apply({"params": init(head, x)}, x)
+    mean, scale = apply(head, {"params": init(head, x)}, x)
     assert mean.shape == scale.shape == (10, 3, 2)
     assert (np.asarray(scale) > 0).all()
     assert (np.asarray(mean) < 0).any()
@@ -121,14 +127,14 @@ def test_the_fixed_prior_is_centred_on_the_class_index_and_has_no_parameters():
     prior = FixedPrior(3, 2, std=0.5)
     variables = prior.init(KEY)
     assert not jax.tree.leaves(variables)
-    mean, std = prior.apply(variables)
+    mean, std = apply(prior, variables)
     np.testing.assert_array_equal(mean, [[0, 0], [1, 1], [2, 2]])
     np.testing.assert_array_equal(std, np.full((3, 2), 0.5))
 
 
 def test_the_learnt_prior_has_a_positive_scale_for_each_class():
     prior = LearntPrior(3, 2)
-    mean, std = prior.apply(prior.init(KEY))
+    mean, std = apply(prior, prior.init(KEY))
     assert mean.shape == std.shape == (3, 2)
     assert (np.asarray(std) > 0).all()
     assert len(np.unique(mean)) == 6
@@ -140,7 +146,7 @@ def test_the_learnt_prior_has_a_positive_scale_for_each_class():
 def test_the_scalar_temperature_starts_at_its_initial_value():
     module = Temperature(conditioned=False, initial=0.2)
     z = jnp.zeros((5, 3))
-    log_alpha = module.apply(module.init(KEY, z), z)
+    log_alpha = apply(module, module.init(KEY, z), z)
     assert log_alpha.shape == ()
     assert float(jnp.exp(log_alpha)) == pytest.approx(0.2)
 
@@ -149,7 +155,7 @@ def test_the_conditioned_temperature_depends_on_z():
     module = Temperature(conditioned=True, initial=0.2)
     z = jnp.array([[0.0], [50.0], [-50.0]])
     params = module.init(KEY, z)
-    log_alpha = module.apply(params, z)
+    log_alpha = apply(module, params, z)
     assert log_alpha.shape == (3,)
     assert len(np.unique(log_alpha)) == 3
     assert sizes(params["params"])["MLP_0"]["Dense_0"]["kernel"] == (1, 10)

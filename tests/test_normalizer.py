@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from cemrl_jax.parallel import DEVICES
 PARTS = ("obs", "action", "reward", "next_obs")
 
 
-def updated(*seeds: int):
+def updated(*seeds: int) -> Any:
     state = normalizer.init(OBS_SIZE, ACTION_SIZE)
     update = jax.jit(lambda state, data: normalizer.update(state, data, None))
     for seed in seeds:

@@ -49,9 +49,11 @@ def _run(limit: float, min_steps: int | None, tasks, pool, frozen):
     return rollout(env, Counting(), tasks, pool, key, NUM_STEPS, frozen)
 
 
-def run(limit: float, min_steps: int | None, tasks=None, pool=None, frozen=False):
+def run(
+    limit: float, min_steps: int | None, tasks=None, pool=None, frozen: Any = False
+):
     """Transitions `[E, L]` of the counting policy, on the host."""
-    tasks = pool_of(0, 1, 2, 3, 4, 5) if tasks is None else tasks
+    tasks = pool_of(0, 1, 2, 3, 4, 5)
     pool = pool_of(7.0) if pool is None else pool
     return jax.device_get(_run(limit, min_steps, tasks, pool, jnp.asarray(frozen)))
 

@@ -17,7 +17,7 @@ import numpy as np
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "reference_parity"))
 
-from recordings import seeded_weight  # noqa: E402
+from recordings import seeded_weight  # noqa: E402  # pyright: ignore
 
 OUTPUT = HERE / "reference"
 CASES = {

@@ -48,7 +48,8 @@ def before(case, number):
     agent, learner = of(case)
     if number:
         recorded = case.steps[number - 1].under("params_after/")
-        learner = with_weights(agent, outcome(case, number - 1).learner, recorded)
+        last = outcome(case, number - 1)
+        learner = with_weights(agent, last.learner, recorded)
     weights = [case.meta["loss_weight_state"], case.meta["loss_weight_reward"]]
     return learner.replace(loss_weights=jnp.array(weights))
 
@@ -77,7 +78,7 @@ def validate(agent, params, case):
 
 
 @functools.cache
-def outcome(case, number):
+def outcome(case, number) -> Any:
     agent, step = of(case)[0], case.steps[number]
 
     def compute(learner, batch, noise):

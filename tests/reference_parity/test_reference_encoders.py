@@ -13,6 +13,7 @@ from recordings import Group, cases
 from cemrl_jax.distributions import product_of_gaussians
 from cemrl_jax.losses import class_gaussians, infer_class, infer_task
 from cemrl_jax.networks import GaussianHead
+from cemrl_jax.types import Posterior
 
 NO_TIE = 1e-6
 every_case = pytest.mark.parametrize("case", cases("encoders"), ids=str)
@@ -59,6 +60,12 @@ def test_inferred_class_agrees(case):
     rows = clear(case, "y_margin")
     inferred = np.asarray(run(infer_class, encode(case)))
     assert np.array_equal(inferred[rows], case["y"][rows])
+
+
+def test_class_of_individual_y_is_the_one_that_the_product_over_time_favours():
+    probs = jnp.array([[0.01, 0.99], [0.9, 0.1], [0.9, 0.1]])  # 0.0081 and 0.0099
+    nothing = jnp.zeros((3, 2, 1))
+    assert infer_class(Posterior(probs=probs, mean=nothing, std=nothing)) == 1
 
 
 @every_case

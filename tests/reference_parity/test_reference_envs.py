@@ -6,6 +6,7 @@ earn and whether they fell. In 64 bits: a velocity is a small difference of posi
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +65,8 @@ def tasks(case):
         kind = np.full(spec.shape, kind_of(kinds[0]))
     else:  # multi-task: base tasks are numbered from 1
         kind = np.array([kind_of(name) for name in VARIANTS])[base - 1]
-    return Task(kind=kind, base=base, spec=spec, model={})
+    arrays: Any = {"kind": kind, "base": base, "spec": spec}
+    return Task(**arrays, model={})
 
 
 def state(case, robot, when):

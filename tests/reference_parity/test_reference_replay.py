@@ -7,6 +7,7 @@ normalised units in both, on purpose: rows before the episode are compared to th
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,7 @@ def batch(case, points, statistics=True):
 
 @every_case
 def test_statistics_agree(case):
-    state = normalizer.init(case.meta["obs_dim"], case.meta["action_dim"])
+    state: Any = normalizer.init(case.meta["obs_dim"], case.meta["action_dim"])
     state = normalizer.update(state, memory(case).data, None)
     for ours, name in FIELDS.items():
         for kind, tree in (("mean", state.mean), ("std", state.std)):

@@ -8,6 +8,7 @@ cannot be started.
 """
 
 import functools
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -206,7 +207,7 @@ def test_targets_of_the_critic_agree(case, number):
         critic_target, values["next_q"], values["new_log_pi"], alpha
     )
     now = batch(step)
-    value = soft(reward=np.zeros(now.reward.shape), mask=np.ones(now.reward.shape))
+    value = soft(reward=jnp.zeros(now.reward.shape), mask=jnp.ones(now.reward.shape))
     assert_close(value[:, None], step["target_q_values"], SAC, "soft value")
     mask = agent.discount * (1 - now.terminated)
     target = soft(reward=agent.reward_scale * now.reward, mask=mask)
@@ -233,7 +234,7 @@ def test_loss_of_the_actor_agrees_before_and_after_the_step_of_the_critic(case, 
     now, z = batch(step), step["batch_task_indicators"]
 
     def loss(critic):
-        apply = functools.partial(agent.critic.apply, critic.params)
+        apply: Any = functools.partial(agent.critic.apply, critic.params)
         alpha = step["alpha"].reshape(-1)
         arguments = (apply, now.obs, z, step["eps_obs"], alpha)
         return actor_loss(old.actor.params, agent.sample_action, *arguments)[0]

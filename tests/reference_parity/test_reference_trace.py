@@ -3,8 +3,8 @@
 The recorded windows contain the original's rows of zeros before each episode, which are
 normalised like data. Ours would be zero in normalised units (test_reference_replay.py);
 so that the rest can be compared, the recorded buffer is given to our phase as one
-uninterrupted episode. Its loop runs step by step,
-without compiling; its parts are compiled.
+uninterrupted episode. Its loop runs step by step, without compiling; its parts are
+compiled.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.core as jax_core
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from agents import (
 from closeness import FORWARD, assert_close
 from recordings import cases
 
-from cemrl_jax import losses, replay, train
+from cemrl_jax import losses, phases, replay
 from cemrl_jax.agent import Agent
 from cemrl_jax.phases import ModelPhase, ModelTraining, after_validation
 from cemrl_jax.types import ReplayState, WorkerState
@@ -113,7 +114,7 @@ class Script:
 
     def draw(self, memory, key, batch_size, split, fold):
         del memory, fold
-        if isinstance(key, jax.core.Tracer):  # only asks for shapes
+        if isinstance(key, jax_core.Tracer):  # only asks for shapes
             points = jnp.zeros(batch_size, jnp.int32)
         else:
             recorded = self.draws.pop(0)
@@ -125,13 +126,13 @@ class Script:
         return jnp.zeros_like(points), points
 
     def noise(self, agent, key, batch_size):
-        if isinstance(key, jax.core.Tracer):
+        if isinstance(key, jax_core.Tracer):
             shape = (batch_size, agent.num_classes, agent.latent_size)
             return jnp.zeros(shape)
         return jnp.moveaxis(jnp.asarray(self.eps.pop(0)), 0, 1)
 
     def model_step(self, original, agent, learner, batch, noise):
-        if isinstance(noise, jax.core.Tracer):
+        if isinstance(noise, jax_core.Tracer):
             return original(agent, learner, batch, noise)
         step = functools.partial(original, agent)
         after, metrics, z = self.compiled("step", step)(learner, batch, noise)
@@ -200,7 +201,7 @@ def followed(case):
     script = make_script(case)
     watched = {
         (Agent, "model_step"): script.model_step,
-        (train, "after_validation"): script.after_validation,
+        (phases, "after_validation"): script.after_validation,
         (losses, "mean_prediction_errors"): script.prediction_errors,
     }
     with pytest.MonkeyPatch.context() as patch:

@@ -29,7 +29,7 @@ def get_config() -> Config:
             learning_rate=1e-3,
             initial_temperature=0.2,
         ),
-        train=TrainConfig(num_epochs=50, num_updates=1000),
+        train=TrainConfig(num_epochs=40, num_updates=1000),
         evaluation=EvaluationConfig(interval=5),
         checkpoint=CheckpointConfig(interval=10),
     )

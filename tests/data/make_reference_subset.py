@@ -46,7 +46,7 @@ CASES = {
         "real_transitionSharedY_add_network",
     ),
     "recon_trace": (
-        "short_sharedY_mlp_network_prior",
+        "short_sharedY_add",
         "short_individualY",
         "early_stop_logic",
     ),

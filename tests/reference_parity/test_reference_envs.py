@@ -34,6 +34,8 @@ ROBOT_OF = {
 REWARD_OF = {"humanoid_dir": "planar_angle", "_vel": "velocity", "_dir": "direction"}
 """What the name of a case holds -> the reward of its tasks."""
 MUCH_LAG = 0.01  # m
+CLIPPED = ("hopper", "walker")
+MAX_OBSERVED = 10.0
 
 all_cases = cases("envs")
 
@@ -126,6 +128,21 @@ def test_controls_agree(case):
 @every_case
 def test_observations_agree(case):
     assert_close(looked(case)[0], case["obs"], FORWARD)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in all_cases if case.name.startswith(CLIPPED)], ids=str
+)
+def test_fast_joints_are_observed_clipped(case):
+    """Not every recorded robot is that fast: ten times the recorded velocities."""
+    robot, fast = robot_of(case), 10 * case["qvel_after"]
+    expected = case["obs"].copy()
+    expected[:, -fast.shape[1] :] = np.clip(fast, -MAX_OBSERVED, MAX_OBSERVED)
+    assert (np.abs(fast) > MAX_OBSERVED).any()
+    with jax.enable_x64(True):
+        after = state(case, robot, "after").replace(qvel=fast)
+        obs = run(jax.vmap(robot.observe), after)
+    assert_close(obs, expected, FORWARD)
 
 
 @every_case

@@ -74,9 +74,18 @@ def make(meta, weights):
     return make_agent(config, meta["obs_dim"], meta["action_dim"])
 
 
+SHAPES = {}
+"""Networks of an agent -> shapes of its learner, which take long to find out."""
+
+
 def blank_learner(agent):
     """Returns a learner of zeros, with fresh optimisers and statistics."""
-    shapes = jax.eval_shape(agent.init, jax.random.key(0))
+    networks = ("encoder", "decoder", "class_prior", "actor", "critic", "temperature")
+    sizes = ("obs_size", "action_size", "window_steps", "latent_size")
+    key = tuple(getattr(agent, name) for name in networks + sizes)
+    if key not in SHAPES:
+        SHAPES[key] = jax.eval_shape(agent.init, jax.random.key(0))
+    shapes = SHAPES[key]
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return zeros.replace(normalizer=normalizer.init(agent.obs_size, agent.action_size))
 

@@ -55,6 +55,7 @@ class Checkpoints:
                 best_fn=lambda metrics: metrics["test_return"],
                 create=not read_only,
                 read_only=read_only,
+                multiprocessing_options=_alone() if read_only else _together(),
             )
             self._manager = ocp.CheckpointManager(self._directory, options=options)
         if read_only and self._manager.latest_step() is None:
@@ -160,7 +161,9 @@ class Checkpoints:
         Raises:
           CheckpointError: the run saved no replay.
         """
-        if "worker" not in self._manager.item_metadata(epoch):
+        with _quiet_if(True):
+            saved = self._manager.item_metadata(epoch)
+        if "worker" not in saved:
             raise CheckpointError(
                 f"epoch {epoch} in {self._directory} was saved with"
                 " checkpoint.replay=False: it holds weights only, use --init-from"
@@ -173,7 +176,10 @@ class Checkpoints:
         return saved.replace(key=jax.random.wrap_key_data(saved.key))
 
     def _restore(self, epoch: int, args: ocp.args.Composite) -> Any:
-        with _explained(f"cannot read epoch {epoch} in {self._directory}"):
+        with (
+            _explained(f"cannot read epoch {epoch} in {self._directory}"),
+            _quiet_if(True),
+        ):
             return self._manager.restore(epoch, args=args)
 
     def _existing(self, epoch: int | None) -> int:
@@ -192,14 +198,29 @@ def _explained(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_if(read_only: bool) -> Iterator[None]:
-    """Keeps orbax from warning that what was opened to be read is read only."""
+def _quiet_if(reading: bool) -> Iterator[None]:
+    """Keeps orbax from warning that it only reads, and only a part."""
     before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR if read_only else before)
+    logging.set_verbosity(logging.ERROR if reading else before)
     try:
         yield
     finally:
         logging.set_verbosity(before)
+
+
+def _together() -> ocp.options.MultiprocessingOptions:
+    """All processes write one checkpoint, each what its devices hold."""
+    return ocp.options.MultiprocessingOptions()
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Each process reads for itself, without waiting for others if there are any."""
+    number = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=number,
+        active_processes={number},
+        barrier_sync_key_prefix=f"process_{number}",
+    )
 
 
 def _plain_key(worker: WorkerState) -> WorkerState:

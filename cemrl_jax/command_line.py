@@ -81,6 +81,43 @@ def use_compile_cache(folder: str) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
+def join_processes(distributed: str | None) -> None:
+    """Joins the processes of a run on several hosts; must come before JAX is used.
+
+    The first process speaks for all: the others print nothing but errors.
+
+    Args:
+      distributed: "auto" to find out from the cluster, or what `--distributed` takes
+        as `HOST:PORT,COUNT,NUMBER`; None to stay alone.
+
+    Raises:
+      ConfigError: it is neither, or the cluster does not say.
+    """
+    if distributed is None:
+        return
+    if distributed == "auto":
+        found: dict[str, Any] = {}
+    else:
+        parts = re.fullmatch(r"(\S+:\d+),(\d+),(\d+)", distributed)
+        if not parts or not int(parts[3]) < int(parts[2]):
+            raise ConfigError(
+                f"--distributed={distributed} must be HOST:PORT,COUNT,NUMBER: address"
+                " of the first process, how many there are, and which one this is"
+                " (0 to COUNT - 1), or nothing where a cluster says so"
+            )
+        found = {
+            "coordinator_address": parts[1],
+            "num_processes": int(parts[2]),
+            "process_id": int(parts[3]),
+        }
+    try:
+        jax.distributed.initialize(**found)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"--distributed={distributed}: {error}") from error
+    if jax.process_index() > 0:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
 def read_config(
     path: str | None, overrides: Sequence[str], kind: type[Kind] = Config
 ) -> Kind:

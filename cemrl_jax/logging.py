@@ -145,7 +145,7 @@ class Progress:
 
     def __init__(
         self,
-        directory: pathlib.Path,
+        directory: pathlib.Path | None,
         num_epochs: int,
         *,
         resumed_epoch: int | None = None,
@@ -155,15 +155,17 @@ class Progress:
         """Starts the display and opens the files.
 
         Args:
-          directory: of the run.
+          directory: of the run; None in a process that leaves writing to another.
           num_epochs: of the run.
           resumed_epoch: epochs that an earlier part of the run has done, if any.
           tensorboard: write events.
           show: display the progress; of seeds that train together one does.
         """
         done = resumed_epoch or 0
-        self._csv = CsvLog(directory / "progress.csv", resumed_epoch)
-        self._writer = SummaryWriter(str(directory)) if tensorboard else None
+        self._csv = self._writer = None
+        if directory:
+            self._csv = CsvLog(directory / "progress.csv", resumed_epoch)
+            self._writer = SummaryWriter(str(directory)) if tensorboard else None
         self._num_epochs, self._first = num_epochs, done
         self._start = time.perf_counter()
         self._display: Display = _display(num_epochs, done) if show else NoDisplay()
@@ -193,7 +195,8 @@ class Progress:
 
     def row(self, row: Row, shown: Row | None = None) -> None:
         """Records a finished epoch; the display may show another row for it."""
-        self._csv.write(row)
+        if self._csv is not None:
+            self._csv.write(row)
         if self._writer is not None:
             for name, value in row.items():
                 self._writer.add_scalar(name, value, int(row["env_steps"]))

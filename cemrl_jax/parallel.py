@@ -1,4 +1,9 @@
-"""Devices: the only file that names them."""
+"""Devices and processes: the only file that names them.
+
+A run on several hosts is one process per host, each of which runs the same program.
+Between phases the learner and the workers are then global arrays, of which a process
+holds its own devices' part; everything else that a process has is its own.
+"""
 
 import os
 from collections.abc import Callable
@@ -9,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cemrl_jax.types import Trainable
 
@@ -24,15 +30,34 @@ def spmd(step: Callable[..., Any]) -> Callable[..., Any]:
     The learner is the same on every device and has no device axis; every leaf of the
     worker has a leading device axis `[D, ...]`. Both are donated. `step` must return
     a learner and metrics that agree on all devices: of values that differ, device 0's
-    would be taken without a word, hence `assert_replicated`.
+    would be taken without a word, hence `assert_replicated`. Where there are several
+    processes, what is compiled of it takes and returns global arrays, see `join`.
     """
-    return jax.pmap(
+    mapped = jax.pmap(
         step,
         axis_name=DEVICES,
         in_axes=(None, 0),
         out_axes=(None, 0, None),
         donate_argnums=(0, 1),
     )
+    return mapped if jax.process_count() == 1 else _Global(mapped)
+
+
+class _Global:
+    """A function of `spmd` where there are several processes."""
+
+    def __init__(self, mapped: Any) -> None:
+        self._mapped = mapped
+
+    def lower(self, learner: Any, worker: Any) -> Any:
+        """Lowers it for arguments like these, which stay untouched."""
+        to_local = multihost_utils.global_array_to_host_local_array
+        own = (
+            to_local(learner, _all_devices(), PartitionSpec()),
+            to_local(worker, _all_devices(), PartitionSpec(DEVICES)),
+        )
+        # It is lowered for local arrays, and uses them up.
+        return self._mapped.lower(*jax.tree.map(jnp.copy, own))
 
 
 def average(tree: Any) -> Any:
@@ -63,8 +88,13 @@ def split_keys(key: Array, num_devices: int) -> Array:
 
 
 def num_devices() -> int:
-    """Returns the number of devices that `spmd` maps over."""
-    return jax.local_device_count()
+    """Returns the number of devices that `spmd` maps over, on all hosts together."""
+    return jax.device_count()
+
+
+def is_first_process() -> bool:
+    """Returns whether this process is the one that writes what a run produces."""
+    return jax.process_index() == 0
 
 
 def assert_replicated(tree: Any) -> None:
@@ -84,19 +114,55 @@ def assert_replicated(tree: Any) -> None:
 
 
 def on_each_device(make: Callable[..., Any], keys: Array, *shared: Any) -> Any:
-    """Returns `make(key, *shared)` of every device, `[D, ...]`, each on its own."""
-    return jax.pmap(make, in_axes=(0, *(None for _ in shared)))(keys, *shared)
+    """Returns `make(key, *shared)` of every device, `[D, ...]`, each on its own.
+
+    Where there are several processes each gets the rows of its own devices.
+    """
+    return jax.pmap(make, in_axes=(0, *(None for _ in shared)))(own_rows(keys), *shared)
+
+
+def agree(text: str) -> str:
+    """Returns the first process's text; all must call it at once."""
+    if jax.process_count() == 1:
+        return text
+    letters = np.frombuffer(text.encode(), np.uint8)
+    return bytes(multihost_utils.broadcast_one_to_all(letters)).decode()
+
+
+def own_rows(worker: Any) -> Any:
+    """Returns the rows of `[D, ...]` arrays that belong to this process's devices."""
+    count = jax.local_device_count()
+    rows = slice(jax.process_index() * count, (jax.process_index() + 1) * count)
+    return jax.tree.map(lambda leaf: leaf[rows], worker)
 
 
 def place(worker: Any) -> Any:
     """Puts the rows of `[D, ...]` arrays of the host on one device each."""
-    mesh = jax.make_mesh((num_devices(),), (DEVICES,), devices=jax.local_devices())
-    return jax.device_put(worker, NamedSharding(mesh, PartitionSpec(DEVICES)))
+    rows = NamedSharding(_own_devices(), PartitionSpec(DEVICES))
+    return jax.device_put(own_rows(worker), rows)
+
+
+def join(learner: Any, worker: Any) -> tuple[Any, Any]:
+    """Returns learner and workers as the programs of `spmd` want them.
+
+    Args:
+      learner: arrays of one device; in all processes the same.
+      worker: `[D, ...]`, the rows of this process's devices, each on its device.
+    """
+    if jax.process_count() == 1:
+        everywhere = NamedSharding(_own_devices(), PartitionSpec())
+        return jax.device_put(learner, everywhere), worker
+    to_global = multihost_utils.host_local_array_to_global_array
+    return (
+        to_global(learner, _all_devices(), PartitionSpec()),
+        to_global(worker, _all_devices(), PartitionSpec(DEVICES)),
+    )
 
 
 def on_first_device(tree: Any) -> Any:
     """Returns arrays that are the same on every device as arrays of one device."""
-    return jax.device_put(tree, jax.local_devices()[0])
+    own = jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+    return jax.device_put(own, jax.local_devices()[0])
 
 
 def memory_bytes() -> int | None:
@@ -109,3 +175,11 @@ def memory_bytes() -> int | None:
         pages = os.sysconf("SC_AVPHYS_PAGES")
         return pages * os.sysconf("SC_PAGE_SIZE") // len(devices)
     return None
+
+
+def _all_devices() -> Mesh:
+    return Mesh(np.array(jax.devices()), (DEVICES,))
+
+
+def _own_devices() -> Mesh:
+    return Mesh(np.array(jax.local_devices()), (DEVICES,))

@@ -118,7 +118,7 @@ def after_validation(
     """Adapts the loss weights, remembers the best parameters, decides whether to stop.
 
     Args:
-      state: the phase, `state.step` being the step just taken.
+      state: the phase; `state.step` steps are done.
       agent: says how errors make loss weights.
       validation_errors: `[2]` state and reward error of a validation batch.
       train_errors: `[2]` the same of a training batch.
@@ -130,7 +130,8 @@ def after_validation(
     weights = agent.balanced_weights(train_errors)
     error = validation_errors.sum()
     better = error < state.best_error
-    best_step = jnp.where(better, state.step, state.best_step)
+    step = state.step - 1  # the number of the step just taken
+    best_step = jnp.where(better, step, state.best_step)
     return state.replace(
         learner=state.learner.replace(loss_weights=weights),
         best_params=jax.tree.map(
@@ -140,7 +141,7 @@ def after_validation(
         ),
         best_error=jnp.where(better, error, state.best_error),
         best_step=best_step,
-        stop=state.step - best_step > patience,
+        stop=step - best_step > patience,
     )
 
 
@@ -181,7 +182,7 @@ class ModelPhase:
         )
         state = jax.lax.while_loop(
             lambda state: (state.step < self.max_steps) & ~state.stop,
-            lambda state: self._step(state, worker.replay),
+            lambda state: self._interval(state, worker.replay),
             state,
         )
         model = state.learner.model.replace(params=state.best_params)
@@ -196,19 +197,35 @@ class ModelPhase:
         }
         return learner, worker.replace(key=key), parallel.average(metrics)
 
-    def _step(self, state: ModelTraining, memory: ReplayState) -> ModelTraining:
-        key, key_draw, key_noise, key_validation = jax.random.split(state.key, 4)
-        batch = self._batch(state.learner, memory, key_draw, "train")
-        noise = self.agent.model_noise(key_noise, self.batch_size)
-        learner, metrics, _ = self.agent.model_step(state.learner, batch, noise)
-        state = state.replace(learner=learner, key=key, metrics=metrics)
-        state = jax.lax.cond(
-            state.step % self.interval == 0,
+    def _interval(self, state: ModelTraining, memory: ReplayState) -> ModelTraining:
+        """Takes the steps up to a validation, the first of which follows one step.
+
+        A validation is not a branch of each step: where seeds train together, all
+        would compute it in each step to throw it away.
+        """
+        key, key_validation = jax.random.split(state.key)
+        steps = jnp.where(state.step == 0, 1, self.interval)
+        end = jnp.minimum(state.step + steps, self.max_steps)
+        state = jax.lax.while_loop(
+            lambda state: state.step < end,
+            lambda state: self._step(state, memory),
+            state.replace(key=key),
+        )
+        return jax.lax.cond(
+            (state.step - 1) % self.interval == 0,  # else the steps have run out
             lambda state: self._validate(state, memory, key_validation),
             lambda state: state,
             state,
         )
-        return state.replace(step=state.step + 1)
+
+    def _step(self, state: ModelTraining, memory: ReplayState) -> ModelTraining:
+        key, key_draw, key_noise = jax.random.split(state.key, 3)
+        batch = self._batch(state.learner, memory, key_draw, "train")
+        noise = self.agent.model_noise(key_noise, self.batch_size)
+        learner, metrics, _ = self.agent.model_step(state.learner, batch, noise)
+        return state.replace(
+            learner=learner, key=key, metrics=metrics, step=state.step + 1
+        )
 
     def _validate(
         self, state: ModelTraining, memory: ReplayState, key: Array

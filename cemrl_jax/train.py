@@ -110,7 +110,7 @@ class Program:
     """
 
     def __init__(self, function: Any, *args: Any) -> None:
-        """Compiles `function`, which has a `lower` method, for arguments like these."""
+        """Compiles a function, jitted or of `spmd`, for arguments like these."""
         start = time.perf_counter()
         self._compiled = function.lower(*args).compile()
         self.compile_seconds = time.perf_counter() - start
@@ -238,7 +238,7 @@ def with_weights(learner: LearnerState, directory: pathlib.Path) -> LearnerState
 
 def describe(config: Config, num_seeds: int = 1) -> str:
     """Returns what a run, or each of so many seeds, will do and its memory."""
-    env, devices = config.env.make(), jax.local_devices()
+    env, devices = config.env.make(), jax.devices()
     agent = make_agent(config, env.obs_size, env.action_size)
     learner = jax.eval_shape(agent.init, jax.random.key(0))
     trained = (learner.model, learner.actor, learner.critic)
@@ -291,6 +291,7 @@ def train_together(members: Sequence[Member]) -> None:
             group.run_phase(name, rows)
         group.advance()
         group.finish_epoch(rows)
+    group.leave()
     for member in members:
         member.checkpoints.wait()
     members[0].progress.phase("done")
@@ -305,15 +306,18 @@ class Group:
     """
 
     def __init__(self, members: Sequence[Member]) -> None:
-        """Joins the states of runs."""
+        """Takes over the states of runs, until `leave`."""
         self._members = members
         runs = [member.run for member in members]
         self.config = runs[0].config
         self.programs: dict[str, Program] = {}
-        self._learner = _stack([run.learner for run in runs], 0)
-        self._worker = _stack([run.worker for run in runs], 1)
+        self._learner, self._worker = parallel.join(
+            _stack([run.learner for run in runs], 0),
+            _stack([run.worker for run in runs], 1),
+        )
         pools = []
         for run in runs:
+            del run.learner, run.worker  # a second copy would not fit everywhere
             pool = make_pools(run.config)
             pools.append(evaluation_pools(pool["train"], pool["test"]))
         self._pools = _stack(pools, 0)
@@ -413,22 +417,38 @@ class Group:
         for number, (member, test_return) in enumerate(
             zip(self._members, test_returns)
         ):
-            run = member.run
-            run.learner = jax.tree.map(lambda x: x[number], self._learner)  # noqa: B023
-            run.worker = jax.tree.map(lambda x: x[:, number], self._worker)  # noqa: B023
             counters = {
-                "env_steps": run.env_steps,
+                "env_steps": member.run.env_steps,
                 "num_devices": parallel.num_devices(),
                 "replay_length": self.config.replay_length,
             }
-            worker = run.worker if self.config.checkpoint.replay else None
+            worker = None
+            if self.config.checkpoint.replay:
+                worker = _part(self._worker, number, 1)
             member.checkpoints.save(
-                run.epoch, run.learner, worker, counters, test_return
+                member.run.epoch,
+                _part(self._learner, number, 0),
+                worker,
+                counters,
+                test_return,
             )
+
+    def leave(self) -> None:
+        """Gives the runs their states back."""
+        learner = parallel.on_first_device(self._learner)
+        for number, member in enumerate(self._members):
+            member.run.learner = _part(learner, number, 0)
+            member.run.worker = _part(self._worker, number, 1)
 
 
 def _stack(trees: Sequence[Any], axis: int) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis), *trees)
+
+
+def _part(tree: Any, number: int, axis: int) -> Any:
+    """Returns what `_stack` has put at a place of an axis."""
+    place = (slice(None),) * axis + (number,)
+    return jax.tree.map(lambda leaf: leaf[place], tree)
 
 
 def _add_metrics(rows: list[Row], metrics: Metrics) -> None:

@@ -41,6 +41,15 @@ def main() -> None:
     parser.add_argument(
         "--check", action="store_true", help="check the configuration and stop"
     )
+    parser.add_argument(
+        "--distributed",
+        nargs="?",
+        const="auto",
+        metavar="HOST:PORT,COUNT,NUMBER",
+        help="run on several hosts, one process on each, this command in all of them"
+        " with a folder that all can read: address of process 0, how many, which one;"
+        " without a value as SLURM, a TPU pod, ... say",
+    )
     args, overrides = parser.parse_known_args()
     if args.resume and (args.config or args.init_from):
         raise ConfigError("--resume takes its configuration from the run: no --config")
@@ -48,6 +57,7 @@ def main() -> None:
         raise ConfigError(f"--resume={args.resume}: no run there (no config.json)")
     source = f"{args.resume}/config.json" if args.resume else args.config
     config = command_line.read_config(source, overrides)
+    command_line.join_processes(args.distributed)
     config.validate(parallel.num_devices())
     if args.check:
         print("the configuration is valid")
@@ -62,14 +72,16 @@ def train(config: Config, resume: str | None, init_from: str | None) -> None:
     runs = [resume_run(config, resume)] if resume else start_runs(config, init_from)
     for run in runs:
         print(f"output in {run.directory}", flush=True)
+    writes = parallel.is_first_process()
     with contextlib.ExitStack() as stack:
         members = []
         for run in runs:
-            run.directory.mkdir(parents=True, exist_ok=bool(resume))
-            config_lib.save(run.config, run.directory / "config.json")
+            if writes:
+                run.directory.mkdir(parents=True, exist_ok=bool(resume))
+                config_lib.save(run.config, run.directory / "config.json")
             saved = Checkpoints(run.directory / "checkpoints", config.checkpoint.keep)
             progress = Progress(
-                run.directory,
+                run.directory if writes else None,
                 config.train.num_epochs,
                 resumed_epoch=run.epoch if resume else None,
                 tensorboard=config.tensorboard,
@@ -90,7 +102,7 @@ def train(config: Config, resume: str | None, init_from: str | None) -> None:
 
 def start_runs(config: Config, init_from: str | None) -> list[training.Run]:
     """Returns a fresh run for each seed; nothing is written yet."""
-    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    now = parallel.agree(datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     runs = []
     for seed in range(config.seed, config.seed + config.num_seeds):
         own = dataclasses.replace(config, seed=seed, num_seeds=1)

@@ -141,6 +141,8 @@ class _FewDevices:
     def local_device_count(self) -> int:
         return len(self._devices)
 
+    device_count = local_device_count
+
     def pmap(self, *args: Any, **kwargs: Any) -> Any:
         return jax.pmap(*args, devices=self._devices, **kwargs)
 

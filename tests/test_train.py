@@ -145,7 +145,7 @@ def state_of(step: int, best_error: float, best_step: int) -> Any:
     state = phases.ModelTraining(
         learner=learner,
         key=jax.random.key(0),
-        step=jnp.int32(step),
+        step=jnp.int32(step + 1),
         best_params=best,
         best_error=jnp.float32(best_error),
         best_step=jnp.int32(best_step),

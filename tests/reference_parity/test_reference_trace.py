@@ -63,7 +63,7 @@ def decided(case):
     errors = case["validate_returned"]
     for number, step in enumerate(case["early_stop_epoch_arg"]):
         state = after_validation(
-            state.replace(step=jnp.int32(step)),
+            state.replace(step=jnp.int32(step + 1)),
             agent,
             jnp.asarray(errors[2 * number], jnp.float32),
             jnp.asarray(errors[2 * number + 1], jnp.float32),

@@ -6,7 +6,7 @@ import datetime
 import pathlib
 import sys
 
-from cemrl_jax import command_line, parallel
+from cemrl_jax import command_line, parallel, presets
 from cemrl_jax import config as config_lib
 from cemrl_jax import train as training
 from cemrl_jax.checkpoint import Checkpoints
@@ -15,6 +15,7 @@ from cemrl_jax.logging import Progress
 
 EXAMPLES = """\
 examples:
+  python scripts/train.py --list
   python scripts/train.py --config=configs/quickstart.py
   python scripts/train.py --config=configs/cheetah_stationary_vel.py \\
       --config.sac.learning_rate=1e-4 --config.seed=3
@@ -41,7 +42,11 @@ def main() -> None:
     parser.add_argument(
         "--check", action="store_true", help="check the configuration and stop"
     )
+    parser.add_argument("--list", action="store_true", help="show the presets and stop")
     args, overrides = parser.parse_known_args()
+    if args.list:
+        print(presets.describe(command_line.load_presets()))
+        return
     if args.resume and (args.config or args.init_from):
         raise ConfigError("--resume takes its configuration from the run: no --config")
     if args.resume and not pathlib.Path(args.resume, "config.json").is_file():

@@ -7,7 +7,6 @@ import pathlib
 import sys
 
 from cemrl_jax import command_line, parallel, presets
-from cemrl_jax import config as config_lib
 from cemrl_jax import train as training
 from cemrl_jax.checkpoint import Checkpoints
 from cemrl_jax.config import Config, ConfigError
@@ -71,7 +70,7 @@ def train(config: Config, resume: str | None, init_from: str | None) -> None:
         members = []
         for run in runs:
             run.directory.mkdir(parents=True, exist_ok=bool(resume))
-            config_lib.save(run.config, run.directory / "config.json")
+            training.store_run(run)
             saved = Checkpoints(run.directory / "checkpoints", config.checkpoint.keep)
             progress = Progress(
                 run.directory,

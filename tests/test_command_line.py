@@ -335,7 +335,7 @@ def test_training_in_a_process_of_its_own_writes_a_run_that_evaluate_reads(tmp_p
     lines = (run / "evaluation.csv").read_text().splitlines()
     assert lines[0] == "case,episode,first_task,last_task,changes,return"
     assert len(lines) == 1 + 8 * 4  # two protocols, four cases each, four tasks
-    assert lines[-1].startswith("extrapolate/changing_deterministic_return,3,")
+    assert sum(line.startswith("extrapolate/") for line in lines) == 2 * 4
 
 
 @pytest.mark.parametrize(

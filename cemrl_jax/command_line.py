@@ -258,10 +258,22 @@ def _default_cache() -> pathlib.Path:
     return pathlib.Path(base).expanduser() / "cemrl_jax"
 
 
+def load_presets() -> dict[str, Config]:
+    """Returns name -> configuration of every training preset, by name."""
+    return {path.stem: load_file(path) for path in _preset_files(Config)}
+
+
+def _preset_files(kind: type[Any]) -> list[pathlib.Path]:
+    """Returns the presets of a kind: for training, or else benchmarks."""
+    files = [path for path in PRESETS.glob("[a-z]*.py") if path.name != "base.py"]
+    wanted = [
+        path for path in files if path.name.startswith(BENCHMARK) != (kind is Config)
+    ]
+    return sorted(wanted, key=lambda path: path.stem)
+
+
 def _preset_names(kind: type[Any]) -> str:
-    names = sorted({path.name for path in PRESETS.glob("[a-z]*.py")} - {"base.py"})
-    names = [name for name in names if name.startswith(BENCHMARK) != (kind is Config)]
-    return ", ".join(f"configs/{name}" for name in names)
+    return ", ".join(f"configs/{path.name}" for path in _preset_files(kind))
 
 
 def _leave(code: int) -> NoReturn:

@@ -20,7 +20,7 @@ class Case:
     """One way to judge a policy.
 
     Attributes:
-      pool: "test" or "train".
+      pool: "test", "train", or "extrapolate" (outside the range of both).
       protocol: "fixed" (the task stays for the episode, as in the authors' logged
         curves of velocity and multi-task families) or "changing" (the schedule runs,
         as in training).
@@ -46,6 +46,13 @@ CASES = tuple(
         ("train", "deterministic"),
     )
 )
+"""What training evaluates."""
+
+EXTRAPOLATION = tuple(
+    Case("extrapolate", protocol, "deterministic") for protocol in ("fixed", "changing")
+)
+"""What can be evaluated besides, where a run has such tasks."""
+
 HEADLINE = CASES[0].metric
 """The number that a run is judged by."""
 
@@ -68,7 +75,11 @@ class Evaluation(struct.PyTreeNode):
 
 
 def make_evaluate(
-    env: NonStationaryEnv, agent: Agent, num_steps: int, num_episodes: int
+    env: NonStationaryEnv,
+    agent: Agent,
+    num_steps: int,
+    num_episodes: int,
+    cases: tuple[Case, ...] = CASES,
 ) -> Callable[[LearnerState, dict[str, Task], Array], Evaluation]:
     """Returns `evaluate(learner, pools, key) -> Evaluation`, ready for jit.
 
@@ -77,26 +88,27 @@ def make_evaluate(
       agent: applies the learner.
       num_steps: length of an episode.
       num_episodes: episodes per task and case.
+      cases: what to evaluate; with each "changing" one its "fixed" one.
 
     Returns:
-      A function of the learner, of the pools `{"train": [M], "test": [M]}` of tasks,
-      all of which are run and which changes draw from, and of a key. Where the
+      A function of the learner, of the pools `{"train": [M], "test": [M], ...}` of
+      tasks, all of which are run and which changes draw from, and of a key. Where the
       schedule is stationary, "changing" is the same as "fixed" and runs only once.
     """
     stationary = isinstance(env.schedule, Stationary)
-    cases = [case for case in CASES if not stationary or case.protocol == "fixed"]
+    run = [case for case in cases if not stationary or case.protocol == "fixed"]
 
     def evaluate(
         learner: LearnerState, pools: dict[str, Task], key: Array
     ) -> Evaluation:
         size = pools["test"].kind.shape[0] * num_episodes
         tasks, pool = [], []
-        for case in cases:
+        for case in run:
             part = pools[case.pool]
             tasks.append(_repeat(part, num_episodes))
             pool.append(jax.tree.map(lambda x: jnp.stack([x] * size), part))
-        deterministic = jnp.array([case.mode == "deterministic" for case in cases])
-        frozen = jnp.array([case.protocol == "fixed" for case in cases])
+        deterministic = jnp.array([case.mode == "deterministic" for case in run])
+        frozen = jnp.array([case.protocol == "fixed" for case in run])
         transitions = rollout(
             env,
             agent.policy(learner, jnp.repeat(deterministic, size)),
@@ -108,7 +120,7 @@ def make_evaluate(
         )
         values = returns(transitions)
         evaluation = Evaluation(returns={}, transitions={})
-        for number, case in enumerate(cases):
+        for number, case in enumerate(run):
             rows = slice(number * size, (number + 1) * size)
             names = [case.metric]
             if stationary:
@@ -123,14 +135,18 @@ def make_evaluate(
     return evaluate
 
 
-def evaluation_pools(train: Task, test: Task) -> dict[str, Task]:
-    """Returns the pools to evaluate on, `[M]` each: the first M training tasks too.
+def evaluation_pools(pools: dict[str, Task]) -> dict[str, Task]:
+    """Returns pools as large as the test pool, `[M]`: the first M tasks of each.
 
-    With fewer training tasks they are repeated.
+    Where there are fewer they are repeated.
     """
-    size, num_train = test.kind.shape[0], train.kind.shape[0]
-    chosen = jnp.arange(size) % num_train
-    return {"train": jax.tree.map(lambda leaf: leaf[chosen], train), "test": test}
+    size = pools["test"].kind.shape[0]
+
+    def resized(tasks: Task) -> Task:
+        chosen = jnp.arange(size) % tasks.kind.shape[0]
+        return jax.tree.map(lambda leaf: leaf[chosen], tasks)
+
+    return {name: resized(tasks) for name, tasks in pools.items()}
 
 
 def _repeat(tasks: Task, times: int) -> Task:

@@ -24,7 +24,7 @@ Aux = TypeVar("Aux")
 DEVICES = "devices"
 
 
-def spmd(step: Callable[..., Any]) -> Callable[..., Any]:
+def spmd(step: Callable[..., Any]) -> Any:
     """Maps `step(learner, worker) -> (learner, worker, metrics)` over all devices.
 
     The learner is the same on every device and has no device axis; every leaf of the

@@ -73,29 +73,34 @@ def rollout(
         before = carry.env
         action = policy.act(carry.window, before.obs, key)
         after = step_env(before, action, pool, frozen)
-        transition = Transition(
-            obs=before.obs,
-            action=action,
-            reward=after.reward,
-            next_obs=after.obs,
-            terminated=after.terminated.astype(jnp.float32),
-            step=before.step,
-            task=after.task.replace(model={}),
-        )
+        data = transition(before, action, after)
         fallen = after.terminated
         other = 1 + number % max(num_envs - 1, 1)
         start = jax.tree.map(lambda leaf: jnp.roll(leaf, other, 0), first)
-        window = policy.observe(carry.window, transition)
+        window = policy.observe(carry.window, data)
         carry = _Carry(
             env=where_env(fallen, jax.vmap(env.restart)(after, start), after),
             window=where_env(fallen, fresh_window, window),
         )
-        return carry, transition
+        return carry, data
 
     carry = _Carry(env=first, window=fresh_window)
     inputs = (jax.random.split(key_steps, num_steps), jnp.arange(num_steps))
     _, transitions = jax.lax.scan(step, carry, inputs)
     return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), transitions)
+
+
+def transition(before: EnvState, action: Array, after: EnvState) -> Transition:
+    """Returns the step between two states, its task without overrides of the model."""
+    return Transition(
+        obs=before.obs,
+        action=action,
+        reward=after.reward,
+        next_obs=after.obs,
+        terminated=after.terminated.astype(jnp.float32),
+        step=before.step,
+        task=after.task.replace(model={}),
+    )
 
 
 def where_env(mask: Array, new: Any, old: Any) -> Any:

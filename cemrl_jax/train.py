@@ -1,5 +1,6 @@
 """Training: the state of a run, and the host loop around the phases."""
 
+import contextlib
 import dataclasses
 import pathlib
 import time
@@ -11,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from cemrl_jax import parallel, replay
+from cemrl_jax import config as config_lib
+from cemrl_jax import parallel, replay, task_pools
 from cemrl_jax.agent import make_agent
 from cemrl_jax.checkpoint import Checkpoints
 from cemrl_jax.config import Config, ConfigError
@@ -45,14 +47,51 @@ class Keys:
         """Splits the key of a seed."""
         return cls(*jax.random.split(jax.random.key(seed), 5))
 
+    @property
+    def extrapolate_tasks(self) -> Array:
+        """A key of its own, which leaves those above as they are."""
+        return jax.random.fold_in(self.test_tasks, 1)
+
 
 def make_pools(config: Config) -> dict[str, Task]:
-    """Returns the training and test tasks of a run, each from its own key."""
+    """Draws the tasks of a run, each pool from its own key.
+
+    There is a pool "extrapolate", outside the range of "train" and "test", where the
+    task distribution has one.
+    """
     keys, task = Keys.of(config.seed), config.env.make().distribution
-    return {
+    num_test = config.env.num_test_tasks
+    pools = {
         "train": task.sample(keys.train_tasks, config.env.num_train_tasks),
-        "test": task.sample(keys.test_tasks, config.env.num_test_tasks),
+        "test": task.sample(keys.test_tasks, num_test),
     }
+    extrapolate = getattr(task, "extrapolate", None)
+    if extrapolate is not None:
+        with contextlib.suppress(ValueError):  # nothing is outside of the range
+            pools["extrapolate"] = extrapolate(keys.extrapolate_tasks, num_test)
+    return pools
+
+
+def stored_pools(config: Config, directory: pathlib.Path) -> dict[str, Task]:
+    """Returns the tasks that are stored with a run.
+
+    They count even if the same seed would give others today. A run from before tasks
+    were stored has none; then they are drawn.
+
+    Raises:
+      ConfigError: the configuration asks for other tasks than the run has.
+    """
+    if not (directory / task_pools.FILE).exists():
+        return make_pools(config)
+    own = config_lib.load(directory / "config.json")
+    for field in ("seed", "env.task", "env.num_train_tasks", "env.num_test_tasks"):
+        given, stored = (config_lib.get_field(x, field) for x in (config, own))
+        if given != stored:
+            raise ConfigError(
+                f"{field}={given} must stay {stored}: the tasks of a run are stored"
+                " with it; start another with --config and --init-from"
+            )
+    return task_pools.load(directory)
 
 
 def example_transition(env: NonStationaryEnv, task: Task) -> Transition:
@@ -131,6 +170,7 @@ class Run:
       directory: where everything is written.
       learner: what is learnt.
       worker: replay and randomness `[D, ...]`.
+      pools: its tasks by pool, see `make_pools`.
       epoch: epochs done.
       env_steps: environment steps done.
     """
@@ -139,6 +179,7 @@ class Run:
     directory: pathlib.Path
     learner: LearnerState
     worker: WorkerState
+    pools: dict[str, Task]
     epoch: int = 0
     env_steps: int = 0
 
@@ -148,9 +189,16 @@ def start_run(config: Config, directory: pathlib.Path) -> Run:
     env = config.env.make()
     agent = make_agent(config, env.obs_size, env.action_size)
     learner = jax.jit(agent.init)(Keys.of(config.seed).agent)
-    tasks = make_pools(config)["train"]
-    worker = make_workers(config, env, tasks, parallel.num_devices())
-    return Run(config, directory, learner, worker)
+    pools = make_pools(config)
+    worker = make_workers(config, env, pools["train"], parallel.num_devices())
+    return Run(config, directory, learner, worker, pools)
+
+
+def store_run(run: Run) -> None:
+    """Writes what a run is, its configuration and its tasks, into its folder."""
+    config_lib.save(run.config, run.directory / "config.json")
+    if not (run.directory / task_pools.FILE).exists():
+        task_pools.save(run.pools, run.directory)
 
 
 def resume_run(config: Config, directory: pathlib.Path) -> Run:
@@ -161,8 +209,10 @@ def resume_run(config: Config, directory: pathlib.Path) -> Run:
 
     Raises:
       CheckpointError: there is no checkpoint that can be resumed.
-      ConfigError: the configuration asks for another replay than the run has.
+      ConfigError: the configuration asks for another replay or other tasks than the
+        run has.
     """
+    pools = stored_pools(config, directory)
     with Checkpoints(directory / "checkpoints", read_only=True) as saved:
         epoch = saved.latest()
         counters = saved.counters(epoch)
@@ -171,8 +221,7 @@ def resume_run(config: Config, directory: pathlib.Path) -> Run:
         like = jax.eval_shape(agent.init, jax.random.key(0))
         learner = saved.learner(epoch, like)
         num_devices = counters["num_devices"]
-        tasks = make_pools(config)["train"]
-        example = example_transition(env, _first(tasks))
+        example = example_transition(env, _first(pools["train"]))
 
         def make(key: Array, tasks: Task) -> WorkerState:
             num_envs = config.rollout.num_envs // num_devices
@@ -182,13 +231,14 @@ def resume_run(config: Config, directory: pathlib.Path) -> Run:
         shapes = jax.eval_shape(
             jax.vmap(make, in_axes=(0, None)),
             jax.random.split(jax.random.key(0), num_devices),
-            tasks,
+            pools["train"],
         )
         worker = saved.worker(epoch, shapes)
     worker = reshard(worker, parallel.num_devices())
     memory = replay.resize(worker.replay, config.replay_length)
     worker = parallel.place(worker.replace(replay=memory))
-    return Run(config, directory, learner, worker, epoch, counters["env_steps"])
+    env_steps = counters["env_steps"]
+    return Run(config, directory, learner, worker, pools, epoch, env_steps)
 
 
 def reshard(worker: WorkerState, num_devices: int) -> WorkerState:
@@ -315,12 +365,9 @@ class Group:
             _stack([run.learner for run in runs], 0),
             _stack([run.worker for run in runs], 1),
         )
-        pools = []
         for run in runs:
             del run.learner, run.worker  # a second copy would not fit everywhere
-            pool = make_pools(run.config)
-            pools.append(evaluation_pools(pool["train"], pool["test"]))
-        self._pools = _stack(pools, 0)
+        self._pools = _stack([evaluation_pools(run.pools) for run in runs], 0)
         self._evaluation_keys = jnp.stack(
             [Keys.of(run.config.seed).evaluation for run in runs]
         )

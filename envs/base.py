@@ -139,7 +139,8 @@ class TaskDistribution(Protocol):
     A distribution may also have
 
     * `num_base_tasks`: how many base tasks there are, 1 if it is not there;
-    * `extrapolate(key, num_tasks)`: a pool from outside the range of `sample`;
+    * `extrapolate(key, num_tasks)`: a pool from outside the range of `sample`, or a
+      `ValueError` if nothing is outside;
     * `bind(robot)`: returns the distribution for a robot, for tasks that change the
       robot's model; `NonStationaryEnv` calls it.
     """

@@ -13,8 +13,14 @@ from cemrl_jax import config as config_lib
 from cemrl_jax.agent import make_agent
 from cemrl_jax.checkpoint import Checkpoints
 from cemrl_jax.config import ConfigError
-from cemrl_jax.evaluate import Evaluation, evaluation_pools, make_evaluate
-from cemrl_jax.train import make_pools
+from cemrl_jax.evaluate import (
+    CASES,
+    EXTRAPOLATION,
+    Evaluation,
+    evaluation_pools,
+    make_evaluate,
+)
+from cemrl_jax.train import stored_pools
 
 EXAMPLES = """\
 examples:
@@ -61,9 +67,9 @@ def evaluate(
         learner = saved.learner(
             epoch, jax.eval_shape(agent.init, jax.random.key(config.seed))
         )
-    pools = make_pools(config)
-    run = make_evaluate(env, agent, config.rollout.num_steps, num_episodes)
-    pools = evaluation_pools(pools["train"], pools["test"])
+    pools = evaluation_pools(stored_pools(config, directory))
+    cases = CASES + (EXTRAPOLATION if "extrapolate" in pools else ())
+    run = make_evaluate(env, agent, config.rollout.num_steps, num_episodes, cases)
     return epoch, jax.device_get(jax.jit(run)(learner, pools, jax.random.key(seed)))
 
 

@@ -8,12 +8,13 @@ import zipfile
 import jax
 import numpy as np
 
-from cemrl_jax import command_line
+from cemrl_jax import command_line, task_pools
 from cemrl_jax import config as config_lib
 from cemrl_jax.agent import make_agent
 from cemrl_jax.checkpoint import Checkpoints
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.import_weights import from_torch, import_weights, unused
+from cemrl_jax.train import make_pools
 from cemrl_jax.types import LearnerState
 
 EXAMPLES = """\
@@ -92,6 +93,7 @@ def write_run(config: Config, learner: LearnerState, directory: pathlib.Path) ->
         unfinished = pathlib.Path(folder) / directory.name
         unfinished.mkdir()
         config_lib.save(config, unfinished / "config.json")
+        task_pools.save(make_pools(config), unfinished)
         counters = {
             "env_steps": 0,
             "num_devices": 1,

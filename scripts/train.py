@@ -6,8 +6,7 @@ import datetime
 import pathlib
 import sys
 
-from cemrl_jax import command_line, parallel
-from cemrl_jax import config as config_lib
+from cemrl_jax import command_line, parallel, presets
 from cemrl_jax import train as training
 from cemrl_jax.checkpoint import Checkpoints
 from cemrl_jax.config import Config, ConfigError
@@ -15,6 +14,7 @@ from cemrl_jax.logging import Progress
 
 EXAMPLES = """\
 examples:
+  python scripts/train.py --list
   python scripts/train.py --config=configs/quickstart.py
   python scripts/train.py --config=configs/cheetah_stationary_vel.py \\
       --config.sac.learning_rate=1e-4 --config.seed=3
@@ -50,7 +50,11 @@ def main() -> None:
         " with a folder that all can read: address of process 0, how many, which one;"
         " without a value as SLURM, a TPU pod, ... say",
     )
+    parser.add_argument("--list", action="store_true", help="show the presets and stop")
     args, overrides = parser.parse_known_args()
+    if args.list:
+        print(presets.describe(command_line.load_presets()))
+        return
     if args.resume and (args.config or args.init_from):
         raise ConfigError("--resume takes its configuration from the run: no --config")
     if args.resume and not pathlib.Path(args.resume, "config.json").is_file():
@@ -78,7 +82,7 @@ def train(config: Config, resume: str | None, init_from: str | None) -> None:
         for run in runs:
             if writes:
                 run.directory.mkdir(parents=True, exist_ok=bool(resume))
-                config_lib.save(run.config, run.directory / "config.json")
+                training.store_run(run)
             saved = Checkpoints(run.directory / "checkpoints", config.checkpoint.keep)
             progress = Progress(
                 run.directory if writes else None,

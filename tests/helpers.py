@@ -182,6 +182,7 @@ def run_training(config: Config, directory: pathlib.Path, resume: bool = False) 
     else:
         run = training.start_run(config, directory)
     directory.mkdir(parents=True, exist_ok=resume)
+    training.store_run(run)
     saved = Checkpoints(directory / "checkpoints", config.checkpoint.keep)
     progress = Progress(
         directory,

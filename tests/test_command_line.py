@@ -325,7 +325,7 @@ def test_training_in_a_process_of_its_own_writes_a_run_that_evaluate_reads(tmp_p
     )
     (run,) = (tmp_path / "out" / "point-vel").iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-0", run.name)
-    assert {"config.json", "progress.csv", "checkpoints"} <= {
+    assert {"config.json", "tasks.npz", "progress.csv", "checkpoints"} <= {
         file.name for file in run.iterdir()
     }
     assert f"results in {run}" in printed
@@ -334,7 +334,8 @@ def test_training_in_a_process_of_its_own_writes_a_run_that_evaluate_reads(tmp_p
     in_a_process("evaluate", f"--run={run}", "--episodes=1")
     lines = (run / "evaluation.csv").read_text().splitlines()
     assert lines[0] == "case,episode,first_task,last_task,changes,return"
-    assert len(lines) == 1 + 6 * 4  # two protocols, three cases each, four tasks
+    assert len(lines) == 1 + 8 * 4  # two protocols, four cases each, four tasks
+    assert sum(line.startswith("extrapolate/") for line in lines) == 2 * 4
 
 
 @pytest.mark.parametrize(

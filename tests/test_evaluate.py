@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from helpers import tiny_agent, with_noise
 
-from cemrl_jax.evaluate import CASES, HEADLINE, evaluation_pools, make_evaluate
+from cemrl_jax.evaluate import (
+    CASES,
+    EXTRAPOLATION,
+    HEADLINE,
+    evaluation_pools,
+    make_evaluate,
+)
 from envs import NonStationaryEnv, Task
 from envs.robots import Point
 from envs.schedules import Stationary, Timed
@@ -20,7 +26,8 @@ def pool_of(first: float, num_tasks: int = NUM_TASKS) -> Task:
     return pool.replace(spec=first + np.arange(num_tasks, dtype=np.float32))
 
 
-POOLS = {"train": pool_of(0), "test": pool_of(10)}
+POOLS = {"train": pool_of(0), "test": pool_of(10), "extrapolate": pool_of(20)}
+EVERY_CASE = CASES + EXTRAPOLATION
 
 
 @functools.cache
@@ -29,7 +36,7 @@ def evaluated(stationary: bool) -> Any:
     schedule = Stationary() if stationary else Timed(min_steps=3, probability=1.0)
     env = NonStationaryEnv(Point(), Velocity(), schedule)
     agent, learner = tiny_agent()
-    evaluate = jax.jit(make_evaluate(env, agent, NUM_STEPS, NUM_EPISODES))
+    evaluate = jax.jit(make_evaluate(env, agent, NUM_STEPS, NUM_EPISODES, EVERY_CASE))
     return jax.device_get(evaluate(with_noise(learner), POOLS, jax.random.key(0)))
 
 
@@ -37,11 +44,17 @@ def test_the_headline_is_the_deterministic_return_of_fixed_test_tasks():
     assert HEADLINE == "test/fixed_deterministic_return"
 
 
+def test_training_does_not_evaluate_extrapolation():
+    assert {case.pool for case in CASES} == {"test", "train"}
+    protocols = {case.protocol for case in EXTRAPOLATION}
+    assert protocols == {"fixed", "changing"}
+
+
 @pytest.mark.parametrize("stationary", [True, False])
 def test_every_case_runs_every_task_of_its_pool(stationary):
     result = evaluated(stationary)
-    assert set(result.returns) == {case.metric for case in CASES}
-    for case in CASES:
+    assert set(result.returns) == {case.metric for case in EVERY_CASE}
+    for case in EVERY_CASE:
         starts = result.transitions[case.metric].task.spec[:, 0]
         expected = np.repeat(np.asarray(POOLS[case.pool].spec), NUM_EPISODES)
         np.testing.assert_array_equal(np.sort(starts), np.sort(expected))
@@ -50,7 +63,7 @@ def test_every_case_runs_every_task_of_its_pool(stationary):
 
 def test_fixed_tasks_stay_and_changing_ones_are_drawn_from_the_same_pool():
     result = evaluated(False)
-    for case in CASES:
+    for case in EVERY_CASE:
         spec = result.transitions[case.metric].task.spec
         if case.protocol == "fixed":
             assert np.all(spec == spec[:, :1])
@@ -69,7 +82,7 @@ def test_returns_are_the_sums_of_rewards():
 
 def test_without_changes_both_protocols_are_the_same_episodes():
     result = evaluated(True)
-    for case in CASES:
+    for case in EVERY_CASE:
         fixed = case.metric.replace("changing", "fixed")
         np.testing.assert_array_equal(
             result.returns[case.metric], result.returns[fixed]
@@ -81,7 +94,7 @@ def test_stochastic_actions_have_noise_and_deterministic_ones_have_none():
     result = evaluated(False)
     agent, learner = tiny_agent()
     learner = with_noise(learner)
-    for case in CASES:
+    for case in EVERY_CASE:
         data = result.transitions[case.metric]
         policy = agent.policy(learner, deterministic=True)
         obs = data.obs[:, 0]
@@ -96,6 +109,6 @@ def test_stochastic_actions_have_noise_and_deterministic_ones_have_none():
     [(8, [0, 1, 2, 3, 4]), (5, [0, 1, 2, 3, 4]), (2, [0, 1, 0, 1, 0])],
 )
 def test_as_many_training_tasks_as_test_tasks_are_evaluated(num_train, expected):
-    pools = evaluation_pools(pool_of(0, num_train), pool_of(10))
+    pools = evaluation_pools({"train": pool_of(0, num_train), "test": pool_of(10)})
     np.testing.assert_array_equal(pools["train"].spec, expected)
     np.testing.assert_array_equal(pools["test"].spec, 10 + np.arange(5))

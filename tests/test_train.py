@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from helpers import (
     changed,
-    preset,
     read_rows,
     run_training,
     tiny_agent,
@@ -261,22 +260,3 @@ def test_a_number_that_is_not_finite_ends_the_run_and_is_named(monkeypatch, tmp_
     saved = training.Checkpoints(tmp_path / "run" / "checkpoints", read_only=True)
     with saved:
         assert saved.latest() == 0
-
-
-# ---------------------------------------------------------------- physics
-
-
-def test_a_cheetah_epoch_on_real_physics_is_finite(monkeypatch, tmp_path):
-    use_devices(monkeypatch, 1)
-    config = preset("quickstart")
-    config.tensorboard = False
-    config.env.num_test_tasks = 1
-    config.rollout.num_envs, config.rollout.num_steps = 2, 4
-    config.replay.capacity = 8
-    config.sac.batch_size, config.sac.hidden_size = 4, 8
-    config.train.num_epochs, config.train.num_updates = 1, 1
-    config.validate(1)
-    run_training(config, tmp_path / "run")
-    rows = read_rows(tmp_path / "run")
-    for row in rows:
-        assert all(np.isfinite(float(value)) for value in row.values() if value)

@@ -66,6 +66,7 @@ class Agent:
       target_rate: share of the critic that enters its target in a step.
       target_entropy: entropy that the temperature aims at, nats.
       loss_weight_rate: share of new errors in the loss weights of a fused update.
+      precision: of matrix products in the phases that train, "highest" or "default".
     """
 
     obs_size: int
@@ -88,6 +89,7 @@ class Agent:
     target_rate: float
     target_entropy: float
     loss_weight_rate: float
+    precision: str
 
     # ------------------------------------------------------------ initial state
 
@@ -400,4 +402,5 @@ def make_agent(config: Config, obs_size: int, action_size: int) -> Agent:
         target_rate=sac.target_rate,
         target_entropy=-sac.target_entropy_factor * action_size,
         loss_weight_rate=1 / config.train.validation_interval,
+        precision=config.train.precision,
     )

@@ -14,6 +14,7 @@ import math
 import os
 import pathlib
 import platform
+import re
 import statistics
 import subprocess
 import time
@@ -165,6 +166,7 @@ class Program:
     Attributes:
       compile_seconds: tracing and compiling.
       memory_bytes: what the compiler says that a device needs, arguments included.
+      num_kernels: see `count_kernels`.
     """
 
     def __init__(self, step: Callable[..., Any], learner: Any, worker: Any) -> None:
@@ -180,6 +182,7 @@ class Program:
             - memory.alias_size_in_bytes
             + memory.temp_size_in_bytes
         )
+        self.num_kernels = count_kernels(self._compiled.as_text() or "")
 
     def run(self) -> float:
         """Runs the phase once; returns the seconds until it has finished.
@@ -233,6 +236,23 @@ def count_flops(function: Callable[..., Any], *args: Any) -> float:
     mapped = jax.vmap(function, axis_name=parallel.DEVICES)
     cost = jax.jit(mapped).lower(*shapes).cost_analysis() or {}
     return float(cost["flops"])
+
+
+def count_kernels(program: str) -> int:
+    """Counts what a step of a compiled program's loop launches, loops within as one.
+
+    Args:
+      program: HLO after optimisation; its loop is the one with the longest body.
+    """
+    bodies = set(re.findall(r"\bbody=%?([\w.-]+)", program))
+    parts = re.findall(r"^%?([\w.-]+) [^\n]*\{\n(.*?)^\}", program, re.M | re.S)
+    free = "parameter|constant|tuple|get-tuple-element|bitcast|after-all|partition-id"
+    counts = [
+        len(re.findall(rf"^ .* = (?!.*\b(?:{free})\().*\(", body, re.M))
+        for name, body in parts
+        if name in bodies
+    ]
+    return max(counts, default=0)
 
 
 def num_bytes(tree: Any) -> int:
@@ -420,6 +440,7 @@ def timings(programs: dict[str, Program], num_repeats: int) -> Row:
         "program_memory_bytes": {
             n: program.memory_bytes for n, program in programs.items()
         },
+        "kernels": {n: program.num_kernels for n, program in programs.items()},
     }
 
 

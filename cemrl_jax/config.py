@@ -170,6 +170,9 @@ class TrainConfig:
         the next; with "fused", the memory of the loss weights in updates.
       validation_fold: one in so many transitions is for validation.
       early_stopping_steps: model steps without a better validation before it stops.
+      precision: of matrix products in updates: "highest" (float32) or "default" (what
+        the device does fastest: TF32 on recent NVIDIA GPUs, bfloat16 on TPUs, float32
+        on CPUs). Physics and acting are always at the highest.
     """
 
     num_epochs: int = 500
@@ -179,6 +182,7 @@ class TrainConfig:
     validation_interval: int = 50
     validation_fold: int = 5
     early_stopping_steps: int = 500
+    precision: str = "highest"
 
 
 @dataclasses.dataclass
@@ -269,6 +273,7 @@ class Config:
             "elbo.prior": ("fixed", "learnt"),
             "sac.temperature": ("learnt", "conditioned", "fixed"),
             "train.schedule": ("fused", "alternating"),
+            "train.precision": ("highest", "default"),
         }
         return [
             f"{field}={value!r} must be one of {', '.join(allowed)}"

@@ -76,7 +76,8 @@ def make_fused(agent: Agent, batch_size: int, num_updates: int) -> Step:
 
         key, key_updates = jax.random.split(worker.key)
         keys = jax.random.split(key_updates, num_updates)
-        learner, metrics = jax.lax.scan(update, learner, keys)
+        with jax.default_matmul_precision(agent.precision):
+            learner, metrics = jax.lax.scan(update, learner, keys)
         metrics = parallel.average(jax.tree.map(jnp.mean, metrics))
         metrics["elbo/state_weight"] = learner.loss_weights[0]
         return learner, worker.replace(key=key), metrics
@@ -169,6 +170,12 @@ class ModelPhase:
         self, learner: LearnerState, worker: WorkerState
     ) -> tuple[LearnerState, WorkerState, Metrics]:
         """Runs the phase; the learner returns with its best parameters."""
+        with jax.default_matmul_precision(self.agent.precision):
+            return self._train(learner, worker)
+
+    def _train(
+        self, learner: LearnerState, worker: WorkerState
+    ) -> tuple[LearnerState, WorkerState, Metrics]:
         key, key_phase, key_last = jax.random.split(worker.key, 3)
         state = ModelTraining(
             learner=learner,
@@ -292,6 +299,12 @@ class PolicyPhase:
         self, learner: LearnerState, worker: WorkerState
     ) -> tuple[LearnerState, WorkerState, Metrics]:
         """Runs the phase."""
+        with jax.default_matmul_precision(self.agent.precision):
+            return self._train(learner, worker)
+
+    def _train(
+        self, learner: LearnerState, worker: WorkerState
+    ) -> tuple[LearnerState, WorkerState, Metrics]:
         embedded = self.embed(learner, worker.replay)
         nothing = self._embed_features(learner, jnp.zeros(self.agent.num_features))
 

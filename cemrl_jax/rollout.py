@@ -86,7 +86,8 @@ def rollout(
 
     carry = _Carry(env=first, window=fresh_window)
     inputs = (jax.random.split(key_steps, num_steps), jnp.arange(num_steps))
-    _, transitions = jax.lax.scan(step, carry, inputs)
+    with jax.default_matmul_precision("highest"):
+        _, transitions = jax.lax.scan(step, carry, inputs)
     return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), transitions)
 
 

@@ -82,7 +82,8 @@ class Simulator:
     def start(self, qpos: Array, qvel: Array) -> PhysicsState:
         """Returns the state `qpos` `[nq]`, `qvel` `[nv]` with readings up to date."""
         data = self._data(qpos, qvel, jnp.zeros_like(qvel))
-        return self._state(mjx.forward(self.mjx_model, data))
+        with jax.default_matmul_precision("highest"):
+            return self._state(mjx.forward(self.mjx_model, data))
 
     def step(
         self, state: PhysicsState, action: Array, overrides: dict[str, Array]
@@ -104,7 +105,9 @@ class Simulator:
         data = self._data(state.qpos, state.qvel, state.warmstart)
         data = data.replace(ctrl=self.control(action))
         step = lambda _, data: mjx.step(model, data)  # noqa: E731
-        return self._state(jax.lax.fori_loop(0, self.substeps, step, data))
+        # Some accelerators round the factors of a product unless told not to.
+        with jax.default_matmul_precision("highest"):
+            return self._state(jax.lax.fori_loop(0, self.substeps, step, data))
 
     def _data(self, qpos: Array, qvel: Array, warmstart: Array) -> mjx.Data:
         data = mjx.make_data(self.mjx_model)

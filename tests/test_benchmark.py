@@ -9,11 +9,12 @@ import sys
 from typing import NoReturn
 
 import jax
+import jax.numpy as jnp
 import pytest
 from helpers import ROOT, preset, tiny_config
 
 from cemrl_jax import benchmark, benchmark_report, command_line, startup
-from cemrl_jax.benchmark import BenchmarkConfig
+from cemrl_jax.benchmark import BenchmarkConfig, count_kernels
 from cemrl_jax.config import ConfigError
 from envs.robots import HalfCheetah
 
@@ -126,6 +127,25 @@ def test_training_refuses_a_benchmark_preset_and_does_not_list_it():
     assert "debug" not in str(error.value)
 
 
+def kernels(num_products: int) -> int:
+    """Counts the kernels of a loop with so many products in a row."""
+    matrix = jnp.eye(64)
+
+    def step(x, _):
+        for _ in range(num_products):
+            x = jnp.sin(x @ matrix)
+        return x, None
+
+    loop = jax.jit(lambda x: jax.lax.scan(step, x, length=5)[0])
+    return count_kernels(loop.lower(matrix).compile().as_text() or "")
+
+
+def test_kernels_of_a_loop_are_counted():
+    assert 0 < kernels(1) < kernels(4) <= 4 * kernels(1)
+    program = jax.jit(jnp.sin).lower(jnp.ones(3)).compile()
+    assert count_kernels(program.as_text() or "") == 0
+
+
 # ---------------------------------------------------------------- rows
 
 
@@ -136,7 +156,8 @@ def test_a_row_says_what_was_measured(rows):
     assert set(row["seconds"]) == {
         *("rollout", "physics", "fused", "model", "policy", "embed")
     }
-    assert set(row["seconds"]) == set(row["compile_seconds"])
+    assert set(row["seconds"]) == set(row["compile_seconds"]) == set(row["kernels"])
+    assert row["kernels"]["fused"] > row["kernels"]["policy"]
 
 
 def test_every_number_of_a_row_is_finite_and_positive(rows):

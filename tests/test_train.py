@@ -17,6 +17,7 @@ from helpers import (
 
 from cemrl_jax import parallel, phases
 from cemrl_jax import train as training
+from cemrl_jax.agent import make_agent
 from cemrl_jax.config import ConfigError
 from cemrl_jax.evaluate import CASES
 
@@ -222,6 +223,32 @@ def test_the_model_phase_stops_early_and_returns_with_its_best_parameters(
     validation = metrics["elbo/validation_state_error"]
     assert np.isfinite(validation)
     del initial, learner
+
+
+def precisions(step: Any, run: training.Run) -> set[str]:
+    """Returns at which precisions a phase multiplies matrices."""
+    program = parallel.spmd(step).lower(run.learner, run.worker).as_text()
+    products = re.findall(r"stablehlo\.dot_general.*", program)
+    assert products
+    return {
+        "highest" if "precision = [HIGHEST, HIGHEST]" in product else "default"
+        for product in products
+    }
+
+
+@pytest.mark.parametrize("schedule", ["fused", "alternating"])
+@pytest.mark.parametrize("precision", ["highest", "default"])
+def test_updates_multiply_at_the_precision_asked_for_and_acting_at_the_highest(
+    schedule, precision, tmp_path
+):
+    config = tiny_config(train__schedule=schedule, train__precision=precision)
+    run = training.start_run(config, tmp_path)
+    env = config.env.make()
+    agent = make_agent(config, env.obs_size, env.action_size)
+    steps = phases.make_phases(config, env, agent, parallel.num_devices())
+    assert precisions(steps.pop("collect"), run) == {"highest"}
+    for step in steps.values():
+        assert precisions(step, run) == {precision}
 
 
 # ---------------------------------------------------------------- failures

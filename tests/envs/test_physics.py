@@ -3,6 +3,7 @@
 # pyright: reportAttributeAccessIssue=false
 
 import copy
+import re
 
 import jax
 import jax.numpy as jnp
@@ -119,3 +120,16 @@ def test_compiled_steps_read_contact_forces_where_the_robot_asks_for_them():
     touching = jnp.abs(forces).max((1, 2)) > 1
     assert touching.any()
     assert not touching.all()
+
+
+@pytest.mark.parametrize("name", ["half_cheetah", "ant"])
+def test_physics_multiplies_at_the_highest_precision(name):
+    case = world(name)
+    robot, key = case.env.robot, jax.random.key(0)
+    start = jax.jit(robot.reset).lower(key)
+    action = jnp.zeros(robot.action_size)
+    step = jax.jit(robot.step).lower(jax.eval_shape(robot.reset, key), action, {})
+    for program in (start.as_text(), step.as_text()):
+        products = re.findall(r"stablehlo\.dot_general.*", program)
+        assert products
+        assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)

@@ -123,11 +123,13 @@ def make_workers(
     example = example_transition(env, _first(tasks))
     num_envs = config.rollout.num_envs // num_devices
     size = replay.num_bytes(example, num_envs, config.replay_length)
+    size *= 2  # seeds are joined, and checkpoints written, from a copy
     available = parallel.memory_bytes()
     if available is not None and size > available:
         raise ConfigError(
-            f"replay.capacity={config.replay.capacity} needs {size / 2**30:.1f} GiB on"
-            f" each device, which has {available / 2**30:.1f} GiB free: lower it"
+            f"replay.capacity={config.replay.capacity} needs {size / 2**30:.1f} GiB"
+            " (itself and a copy) on each device, which has"
+            f" {available / 2**30:.1f} GiB free: lower it"
         )
 
     def make(key: Array, tasks: Task) -> WorkerState:

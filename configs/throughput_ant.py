@@ -21,8 +21,7 @@ def get_config() -> Config:
     """Turns at 10 to 12 m; an ant without contact costs, which need an extra pass.
 
     What follows from counting: an epoch collects 2,048 episodes of 200 steps and makes
-    600 updates of 8,192 transitions, 12 samples for a step collected. Learning rates
-    and target rate as in throughput_cheetah.
+    600 updates of 8,192 transitions, 12 samples for a step collected.
 
     What is not measured yet: that these settings learn, and how the rate of steps
     compares with the half-cheetah's; the ant's physics takes several times as long

@@ -49,7 +49,14 @@ def test_sizes_of_a_robot(name):
     assert env.robot.control_dt == pytest.approx(SIZES[name][2])
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # a humanoid takes a minute and a half to compile
+        pytest.param(name, marks=pytest.mark.slow if name == "humanoid" else ())
+        for name in CASES
+    ],
+)
 def test_an_environment_starts_and_steps_with_finite_numbers(name):
     case = world(name)
     keys = jax.random.split(jax.random.key(2), NUM_ENVS)

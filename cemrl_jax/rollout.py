@@ -63,7 +63,8 @@ def rollout(
     num_envs = tasks.kind.shape[0]
     key_reset, key_steps = jax.random.split(key)
     first = jax.vmap(env.reset)(jax.random.split(key_reset, num_envs), tasks)
-    fresh_window = policy.start(num_envs)
+    with jax.default_matmul_precision("highest"):
+        fresh_window = policy.start(num_envs)
     frozen = jnp.broadcast_to(frozen, (num_envs,))
     pool_axis = 0 if pool.kind.ndim == 2 else None
     step_env = jax.vmap(env.step, in_axes=(0, 0, pool_axis, 0))

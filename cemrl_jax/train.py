@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -387,14 +387,14 @@ class Group:
         phases = make_phases(config, env, agent, parallel.num_devices())
         for name, step in phases.items():
             progress.phase(f"compiling {name}")
-            mapped = parallel.spmd(jax.vmap(step))
+            mapped = parallel.spmd(_for_seeds(step, len(self._members)))
             self.programs[name] = Program(mapped, self._learner, self._worker)
         progress.phase("compiling evaluate")
         evaluate = make_evaluate(
             env, agent, config.rollout.num_steps, config.evaluation.num_episodes
         )
         self._evaluate = Program(
-            jax.jit(jax.vmap(evaluate)),
+            jax.jit(_for_seeds(evaluate, len(self._members))),
             parallel.on_first_device(self._learner),
             self._pools,
             self._evaluation_keys,
@@ -488,6 +488,22 @@ class Group:
         for number, member in enumerate(self._members):
             member.run.learner = _part(learner, number, 0)
             member.run.worker = _part(self._worker, number, 1)
+
+
+def _for_seeds(function: Callable[..., Any], num_seeds: int) -> Callable[..., Any]:
+    """Returns a function of trees with a seed axis.
+
+    One seed is taken out of it and put back: under `vmap` with an axis of length 1 a
+    CPU rolls out little more than half as fast.
+    """
+    if num_seeds > 1:
+        return jax.vmap(function)
+
+    def alone(*args: Any) -> Any:
+        result = function(*jax.tree.map(lambda leaf: leaf[0], args))
+        return jax.tree.map(lambda leaf: leaf[None], result)
+
+    return alone
 
 
 def _stack(trees: Sequence[Any], axis: int) -> Any:

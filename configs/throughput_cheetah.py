@@ -15,7 +15,7 @@ from configs import cheetah_stationary_vel
 
 
 def get_config() -> Config:
-    """quickstart's networks, fused updates, sixteen times its batch.
+    """Quickstart's networks, fused updates, sixteen times its batch.
 
     An epoch collects 1,024 episodes of 200 steps and makes 600 updates of 4,096
     transitions: 12 samples for a step collected, where quickstart draws 16 and the

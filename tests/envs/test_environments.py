@@ -42,6 +42,9 @@ def test_every_file_is_in_its_table(folder, table, shared):
     assert files | {"probabilistic"} == set(table) | {"probabilistic"}
 
 
+LARGE = ("ant", "humanoid", "walker2d")
+
+
 @pytest.mark.parametrize("name", ROBOTS)
 def test_sizes_of_a_robot(name):
     env = world(name).env
@@ -52,8 +55,8 @@ def test_sizes_of_a_robot(name):
 @pytest.mark.parametrize(
     "name",
     [
-        # a humanoid takes a minute and a half to compile
-        pytest.param(name, marks=pytest.mark.slow if name == "humanoid" else ())
+        # robots that take the longest to compile, up to a minute and a half
+        pytest.param(name, marks=pytest.mark.slow if name in LARGE else ())
         for name in CASES
     ],
 )

@@ -49,10 +49,15 @@ def no_evaluation(*_):
 
 @pytest.fixture(autouse=True)
 def compile_in_haste():
-    """Programs that run for a moment need no optimisation."""
+    """Programs that run for a moment need no optimisation, and are dropped then.
+
+    Unoptimised programs are large: a process that keeps those of all presets has more
+    pieces of memory than Linux allows one to map, and crashes.
+    """
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
 
 
 @pytest.mark.parametrize(

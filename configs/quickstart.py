@@ -1,4 +1,4 @@
-"""cheetah-stationary-vel on real physics, sized for two CPU cores and ten minutes."""
+"""cheetah-stationary-vel on real physics, sized for two CPU cores, twelve minutes."""
 
 from cemrl_jax.config import (
     CheckpointConfig,
@@ -29,7 +29,7 @@ def get_config() -> Config:
             learning_rate=1e-3,
             initial_temperature=0.2,
         ),
-        train=TrainConfig(num_epochs=40, num_updates=1000),
+        train=TrainConfig(num_epochs=50, num_updates=1000),
         evaluation=EvaluationConfig(interval=5),
         checkpoint=CheckpointConfig(interval=10),
     )

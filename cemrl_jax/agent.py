@@ -232,19 +232,7 @@ class Agent:
         # One number acts at once; a network acts from the next step on.
         current = learner.temperature if self.temperature.conditioned else temperature
         alpha = jnp.exp(_apply(self.temperature, current.params, z))
-        next_action, next_log_prob = self.sample_action(
-            actor.params, now.next_obs, z, noise.next_action
-        )
-        next_value = _apply(
-            self.critic, learner.target_critic, now.next_obs, z, next_action
-        )
-        target = losses.critic_target(
-            next_value,
-            next_log_prob,
-            alpha,
-            self.reward_scale * now.reward,
-            self.discount * (1 - now.terminated),
-        )
+        target = self._critic_target(learner, now, z, noise.next_action, alpha)
         critic, critic_metrics = gradient_step(
             losses.critic_loss,
             self.policy_optimizer,
@@ -276,6 +264,29 @@ class Agent:
             num_updates=learner.num_updates + 1,
         )
         return learner, temperature_metrics | critic_metrics | actor_metrics
+
+    def _critic_target(
+        self,
+        learner: LearnerState,
+        now: Transition,
+        z: Array,
+        noise: Array,
+        alpha: Array,
+    ) -> Array:
+        """Returns what the critic of `now` should be, `[B]`, before its step."""
+        next_action, next_log_prob = self.sample_action(
+            learner.actor.params, now.next_obs, z, noise
+        )
+        next_value = _apply(
+            self.critic, learner.target_critic, now.next_obs, z, next_action
+        )
+        return losses.critic_target(
+            next_value,
+            next_log_prob,
+            alpha,
+            self.reward_scale * now.reward,
+            self.discount * (1 - now.terminated),
+        )
 
     def update(
         self, learner: LearnerState, batch: Batch, key: Array

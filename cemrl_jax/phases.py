@@ -1,6 +1,7 @@
 """The phases of an epoch: functions of learner and worker, compiled by `train`."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,17 @@ from envs import NonStationaryEnv
 
 Step = Callable[[LearnerState, WorkerState], tuple[LearnerState, WorkerState, Metrics]]
 """A phase on one device: `step(learner, worker) -> (learner, worker, metrics)`."""
+
+
+def _at_precision_of_agent(phase: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a phase multiply matrices as precisely as its agent asks for."""
+
+    @functools.wraps(phase)
+    def precise(self: Any, learner: LearnerState, worker: WorkerState) -> Any:
+        with jax.default_matmul_precision(self.agent.precision):
+            return phase(self, learner, worker)
+
+    return precise
 
 
 def make_collect(
@@ -166,16 +178,11 @@ class ModelPhase:
     fold: int
     patience: int
 
+    @_at_precision_of_agent
     def __call__(
         self, learner: LearnerState, worker: WorkerState
     ) -> tuple[LearnerState, WorkerState, Metrics]:
         """Runs the phase; the learner returns with its best parameters."""
-        with jax.default_matmul_precision(self.agent.precision):
-            return self._train(learner, worker)
-
-    def _train(
-        self, learner: LearnerState, worker: WorkerState
-    ) -> tuple[LearnerState, WorkerState, Metrics]:
         key, key_phase, key_last = jax.random.split(worker.key, 3)
         state = ModelTraining(
             learner=learner,
@@ -295,16 +302,11 @@ class PolicyPhase:
     num_updates: int
     chunk: int
 
+    @_at_precision_of_agent
     def __call__(
         self, learner: LearnerState, worker: WorkerState
     ) -> tuple[LearnerState, WorkerState, Metrics]:
         """Runs the phase."""
-        with jax.default_matmul_precision(self.agent.precision):
-            return self._train(learner, worker)
-
-    def _train(
-        self, learner: LearnerState, worker: WorkerState
-    ) -> tuple[LearnerState, WorkerState, Metrics]:
         embedded = self.embed(learner, worker.replay)
         nothing = self._embed_features(learner, jnp.zeros(self.agent.num_features))
 

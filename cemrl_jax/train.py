@@ -321,7 +321,9 @@ def train(run: Run, progress: Progress, checkpoints: Checkpoints) -> None:
     train_together([Member(run, progress, checkpoints)])
 
 
-def train_together(members: Sequence[Member]) -> None:
+def train_together(
+    members: Sequence[Member], profile_dir: pathlib.Path | None = None
+) -> None:
     """Runs the epochs that are left of runs that differ in their seed only.
 
     All of them advance in the same programs, each with its own learner, replay, tasks
@@ -329,6 +331,7 @@ def train_together(members: Sequence[Member]) -> None:
 
     Args:
       members: the runs, at the same epoch; advanced in place.
+      profile_dir: where to write what `jax.profiler` sees of the first of these epochs.
     """
     group = Group(members)
     group.compile()
@@ -339,14 +342,20 @@ def train_together(members: Sequence[Member]) -> None:
         group.finish_epoch(rows)
     while group.epoch < group.config.train.num_epochs:
         rows = group.empty_rows()
-        for name in group.programs:
-            group.run_phase(name, rows)
+        with _profile(profile_dir):
+            for name in group.programs:
+                group.run_phase(name, rows)
+        profile_dir = None
         group.advance()
         group.finish_epoch(rows)
     group.leave()
     for member in members:
         member.checkpoints.wait()
     members[0].progress.phase("done")
+
+
+def _profile(directory: pathlib.Path | None) -> contextlib.AbstractContextManager:
+    return jax.profiler.trace(directory) if directory else contextlib.nullcontext()
 
 
 class Group:

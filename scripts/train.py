@@ -51,6 +51,12 @@ def main() -> None:
         " without a value as SLURM, a TPU pod, ... say",
     )
     parser.add_argument("--list", action="store_true", help="show the presets and stop")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="write a trace of one epoch's programs to the run's folder profile/, for"
+        " xprof or ui.perfetto.dev",
+    )
     args, overrides = parser.parse_known_args()
     if args.list:
         print(presets.describe(command_line.load_presets()))
@@ -67,10 +73,12 @@ def main() -> None:
         print("the configuration is valid")
         return
     command_line.use_compile_cache(args.compile_cache)
-    train(config, args.resume, args.init_from)
+    train(config, args.resume, args.init_from, args.profile)
 
 
-def train(config: Config, resume: str | None, init_from: str | None) -> None:
+def train(
+    config: Config, resume: str | None, init_from: str | None, profile: bool
+) -> None:
     """Trains in new folders, or on in the folder of the run to resume."""
     print(training.describe(config, config.num_seeds), flush=True)
     runs = [resume_run(config, resume)] if resume else start_runs(config, init_from)
@@ -95,7 +103,9 @@ def train(config: Config, resume: str | None, init_from: str | None) -> None:
             stack.enter_context(progress)
             members.append(training.Member(run, progress, saved))
         try:
-            training.train_together(members)
+            training.train_together(
+                members, runs[0].directory / "profile" if profile else None
+            )
         except (KeyboardInterrupt, OSError, RuntimeError, FloatingPointError):
             for run in runs:
                 print(f"to go on: {sys.argv[0]} --resume={run.directory}")

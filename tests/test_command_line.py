@@ -322,12 +322,14 @@ def test_training_in_a_process_of_its_own_writes_a_run_that_evaluate_reads(tmp_p
         f"--config={path}",
         "--config.train.num_epochs=1",
         "--config.encoder.num_classes=2",
+        "--profile",
     )
     (run,) = (tmp_path / "out" / "point-vel").iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-0", run.name)
     assert {"config.json", "tasks.npz", "progress.csv", "checkpoints"} <= {
         file.name for file in run.iterdir()
     }
+    assert list(run.glob("profile/**/*.xplane.pb"))
     assert f"results in {run}" in printed
     data = json.loads((run / "config.json").read_text())
     assert data["encoder"]["num_classes"] == 2

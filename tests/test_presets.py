@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from helpers import PRESETS, preset, read_rows, run_training, use_devices
 
+from cemrl_jax import parallel
 from cemrl_jax import train as training
+from cemrl_jax.agent import make_agent
 from cemrl_jax.evaluate import CASES, Evaluation
+from cemrl_jax.phases import make_phases
 
 FAST = ("debug", "quickstart")
 """Presets that are evaluated too. An evaluation compiles the physics again, as the same
@@ -81,3 +84,22 @@ def test_an_epoch_of_a_preset_is_finite(name, monkeypatch, tmp_path):
     assert {"collect/return", "elbo/loss", "sac/value"} <= last.keys()
     for row in (first, last):
         assert all(np.isfinite(float(value)) for value in row.values() if value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cheetah_stationary_vel", "quickstart"])
+def test_phases_are_lowered_for_accelerators_that_are_not_here(
+    name, monkeypatch, tmp_path
+):
+    use_devices(monkeypatch, 1)
+    config = shrunk(name)
+    env = config.env.make()
+    run = training.start_run(config, tmp_path)
+    agent = make_agent(config, env.obs_size, env.action_size)
+    for phase, step in make_phases(config, env, agent, 1).items():
+        mapped = jax.vmap(step, (None, 0), (None, 0, None), axis_name=parallel.DEVICES)
+        traced = jax.jit(mapped).trace(run.learner, run.worker)
+        for platform in ("cuda", "tpu"):
+            text = traced.lower(lowering_platforms=(platform,)).as_text()
+            assert "stablehlo.while" in text, phase
+            assert "callback" not in text, phase  # nothing goes by way of the host

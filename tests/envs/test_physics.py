@@ -3,13 +3,17 @@
 # pyright: reportAttributeAccessIssue=false
 
 import copy
+import os
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
+from helpers import ROOT
 from worlds import NUM_ENVS, world
 
 from envs.physics import PhysicsState
@@ -133,3 +137,31 @@ def test_physics_multiplies_at_the_highest_precision(name):
         products = re.findall(r"stablehlo\.dot_general.*", program)
         assert products
         assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
+THOUSAND_CHEETAHS = """
+import os
+import jax
+import jax.numpy as jnp
+from envs.robots import HalfCheetah
+
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+robot, keys = HalfCheetah(), jax.random.split(jax.random.key(0), 1024)
+step = jax.vmap(lambda state: robot.step(state, jnp.ones(6), {}))
+run = jax.jit(lambda state: jax.lax.fori_loop(0, 20, lambda _, x: step(x), state))
+print(jnp.isfinite(run(jax.jit(jax.vmap(robot.reset))(keys)).qpos).all())
+"""
+
+
+@pytest.mark.slow
+def test_a_thousand_half_cheetahs_do_not_wait_for_each_other_on_two_cores():
+    done = subprocess.run(
+        [sys.executable, "-c", THOUSAND_CHEETAHS],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=240,  # takes half a minute
+    )
+    assert done.stdout.strip() == "True"

@@ -140,7 +140,6 @@ def fast_jit(function):
     options = {
         "xla_backend_optimization_level": 0,
         "xla_llvm_disable_expensive_passes": True,
-        "xla_cpu_use_fusion_emitters": False,
     }
     return jax.jit(function, compiler_options=options)
 

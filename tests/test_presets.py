@@ -12,7 +12,7 @@ from cemrl_jax.agent import make_agent
 from cemrl_jax.evaluate import CASES, Evaluation
 from cemrl_jax.phases import make_phases
 
-FAST = ("debug", "quickstart")
+EVALUATED = ("debug", "quickstart")
 """Presets that are evaluated too. An evaluation compiles the physics again, as the same
 rollout that collects; for the others that is left out."""
 
@@ -66,7 +66,7 @@ def compile_in_haste():
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow])
+        pytest.param(name, marks=[] if name == "debug" else [pytest.mark.slow])
         for name in PRESETS
     ],
 )
@@ -74,7 +74,7 @@ def test_an_epoch_of_a_preset_is_finite(name, monkeypatch, tmp_path):
     use_devices(monkeypatch, 1)
     config = shrunk(name)
     config.validate(1)
-    if name not in FAST:
+    if name not in EVALUATED:
         monkeypatch.setattr(training, "make_evaluate", no_evaluation)
     run_training(config, tmp_path / "run")
     first, last = read_rows(tmp_path / "run")

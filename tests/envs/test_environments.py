@@ -77,14 +77,7 @@ def test_an_environment_starts_and_steps_with_finite_numbers(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        # 64 humanoids take a CPU half an hour
-        pytest.param(name, marks=pytest.mark.long if name == "humanoid" else ())
-        for name in ROBOTS
-    ],
-)
+@pytest.mark.parametrize("name", ROBOTS)
 def test_a_thousand_random_steps_stay_finite(name):
     case = world(name)
     keys = jax.random.split(jax.random.key(3), NUM_ENVS)

@@ -137,7 +137,7 @@ def test_costs_and_bonuses_of_a_full_action(robot, cost, bonus, weight):
         ("ant", 0.1, 0.1, True),
         ("hopper", 0.005, 0.005, False),
         ("walker2d", 0.005, 0.005, False),
-        ("humanoid", 0.01, 0.01, False),
+        pytest.param("humanoid", 0.01, 0.01, False, marks=pytest.mark.slow),
     ],
 )
 def test_starts_are_as_noisy_as_the_original(name, position, velocity, normal):

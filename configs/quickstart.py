@@ -15,7 +15,11 @@ from configs import cheetah_stationary_vel
 
 
 def get_config() -> Config:
-    """The same task as cheetah-stationary-vel with smaller networks, fused updates."""
+    """The same task as cheetah-stationary-vel with smaller networks, fused updates.
+
+    With twice SAC's learning rate it learns faster at first, but the critic runs away
+    now and then, and the robot falls at high speeds until it has learnt again.
+    """
     return Config(
         name="cheetah-stationary-vel",
         env=cheetah_stationary_vel.get_config().env,
@@ -26,7 +30,7 @@ def get_config() -> Config:
         sac=SACConfig(
             hidden_size=128,
             num_layers=2,
-            learning_rate=1e-3,
+            learning_rate=5e-4,
             initial_temperature=0.2,
         ),
         train=TrainConfig(num_epochs=50, num_updates=1000),

@@ -19,9 +19,9 @@ def get_config() -> Config:
 
     An epoch collects 1,024 episodes of 200 steps and makes 1,000 updates of 4,096
     transitions: 20 samples for a step collected, where quickstart draws 16 and the
-    original 320 for the model and 128 for the policy. The target's rate is twice
-    quickstart's. With twice its learning rate as well and 600 updates, policies
-    unlearned in some epochs what they could do before: return -162, then -217.
+    original 320 for the model and 128 for the policy. SAC's learning rate and the
+    target's rate are twice quickstart's. With four times its learning rate and 600
+    updates the policy unlearned again what it could do: return -162, then -217.
     """
     return Config(
         name="throughput-cheetah",

@@ -160,7 +160,7 @@ def load(
     return Simulator(model, substeps, readings)
 
 
-def _step(model: mjx.Model, data: mjx.Data) -> mjx.Data:
+def _step(model: Any, data: Any) -> Any:
     """Takes a physics step, `mjx.step`, one matrix factorisation at a time.
 
     Euler's implicit damping factorises a matrix that depends on positions alone, so a
@@ -171,7 +171,8 @@ def _step(model: mjx.Model, data: mjx.Data) -> mjx.Data:
     if model.opt.integrator != mujoco.mjtIntegrator.mjINT_EULER:
         return mjx.step(model, data)
     data = mjx.forward(model, data)
-    return mjx.euler(model.replace(dof_damping=model.dof_damping + 0 * data.qacc), data)
+    damping = model.dof_damping + 0 * data.qacc
+    return mjx.euler(model.tree_replace({"dof_damping": damping}), data)
 
 
 def _field(data: mjx.Data, name: str) -> Array:

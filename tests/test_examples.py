@@ -4,7 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import ACTION_SIZE, OBS_SIZE, ROOT, on_one_device, random_transitions
+from helpers import (
+    ACTION_SIZE,
+    OBS_SIZE,
+    ROOT,
+    fast_jit,
+    on_one_device,
+    random_transitions,
+)
 
 from cemrl_jax import command_line
 from cemrl_jax import config as config_lib
@@ -80,7 +87,7 @@ def test_an_encoder_from_outside_trains_and_infers():
     config = load("latest")
     config.sac.hidden_size, config.encoder.width_factor = 8, 1.0
     agent = make_agent(config, OBS_SIZE, ACTION_SIZE)
-    learner = jax.jit(agent.init)(jax.random.key(0))
+    learner = fast_jit(agent.init)(jax.random.key(0))
 
     def step(learner, rows, key):
         batch = agent.make_batch(learner, rows)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import fast_jit
 
 from cemrl_jax.agent import Agent, make_agent
 from cemrl_jax.config import Config, ConfigError
@@ -58,7 +59,7 @@ def trees(learner):
 
 @functools.cache
 def fresh(agent: Agent, seed: int):
-    return jax.jit(agent.init)(jax.random.key(seed))
+    return fast_jit(agent.init)(jax.random.key(seed))
 
 
 def originals(agent: Agent, seed=1):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from helpers import fast_jit
 
 from cemrl_jax import normalizer
 from cemrl_jax.agent import make_agent
@@ -133,15 +134,6 @@ def on_one_device(function, *args):
     return jax.vmap(
         function, in_axes=None, out_axes=None, axis_size=1, axis_name=DEVICES
     )(*args)
-
-
-def fast_jit(function):
-    """Compiles a function in little time, not for speed: it runs once or twice."""
-    options = {
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    }
-    return jax.jit(function, compiler_options=options)
 
 
 def run(function, *args):

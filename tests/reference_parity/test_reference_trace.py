@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from agents import (
     exported,
-    fast_jit,
     first_loss_weights,
     normalized_by,
     of,
@@ -26,6 +25,7 @@ from agents import (
     transitions,
 )
 from closeness import FORWARD, assert_close
+from helpers import fast_jit
 from recordings import cases
 
 from cemrl_jax import losses, phases, replay

@@ -164,9 +164,9 @@ def _step(model: Any, data: Any) -> Any:
     """Takes a physics step, `mjx.step`, one matrix factorisation at a time.
 
     Euler's implicit damping factorises a matrix that depends on positions alone, so a
-    CPU does it beside the solver. In jaxlib 0.10.0 to 0.11.0 two large batches of
-    factorisations at once wait for each other's threads for ever (more than 824
-    half-cheetahs on two cores). Zero times the solver's result puts them in order.
+    CPU does it beside the solver. In jaxlib 0.10.2 two large batches of factorisations
+    at once wait for each other's threads for ever (more than 824 half-cheetahs on two
+    cores). Zero times the solver's result puts them in order.
     """
     if model.opt.integrator != mujoco.mjtIntegrator.mjINT_EULER:
         return mjx.step(model, data)

@@ -145,7 +145,8 @@ import jax
 import jax.numpy as jnp
 from envs.robots import HalfCheetah
 
-os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+if hasattr(os, "sched_setaffinity"):  # Linux
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 robot, keys = HalfCheetah(), jax.random.split(jax.random.key(0), 1024)
 step = jax.vmap(lambda state: robot.step(state, jnp.ones(6), {}))
 run = jax.jit(lambda state: jax.lax.fori_loop(0, 20, lambda _, x: step(x), state))

@@ -30,6 +30,8 @@ BOUNDS = {  # largest error of qpos after one control step, m and rad: p50, p95,
     "humanoid": (3e-6, 5e-5, 5e-3),
 }
 NUM_STEPS = {"humanoid": 80}
+SLOW = ("hopper", "humanoid")
+"""They compile half a minute and more; the hopper's physics is the walker's."""
 
 
 def record(robot, num_steps):
@@ -55,7 +57,13 @@ def record(robot, num_steps):
     return [np.array(column, np.float32) for column in zip(*rows)]
 
 
-@pytest.mark.parametrize("name", BOUNDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        for name in BOUNDS
+    ],
+)
 def test_a_control_step_is_that_of_c_mujoco(name):
     case = world(name)
     columns = record(case.env.robot, NUM_STEPS.get(name, 200))

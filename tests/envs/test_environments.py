@@ -6,13 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import CASES, NUM_ENVS, world
+from worlds import CASES, NUM_ENVS, others_slow, world
 
 import envs
 from envs import ROBOTS, SCHEDULES, TASKS
 
-QUICK = ("half_cheetah", "point")
-"""The robots whose episodes compile in seconds; others take up to 90 s."""
 SIZES = {  # observation, action, control step in s
     "ant": (30, 8, 0.05),
     "half_cheetah": (20, 6, 0.05),
@@ -51,13 +49,7 @@ def test_sizes_of_a_robot(name):
     assert env.robot.control_dt == pytest.approx(SIZES[name][2])
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
-        for name in CASES
-    ],
-)
+@pytest.mark.parametrize("name", others_slow(CASES))
 def test_an_environment_starts_and_steps_with_finite_numbers(name):
     case = world(name)
     keys = jax.random.split(jax.random.key(2), NUM_ENVS)

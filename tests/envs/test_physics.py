@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 import pytest
 from helpers import ROOT
-from worlds import NUM_ENVS, world
+from worlds import NUM_ENVS, others_slow, world
 
 from envs.physics import PhysicsState
 
@@ -30,8 +30,6 @@ BOUNDS = {  # largest error of qpos after one control step, m and rad: p50, p95,
     "humanoid": (3e-6, 5e-5, 5e-3),
 }
 NUM_STEPS = {"humanoid": 80}
-SLOW = ("hopper", "humanoid")
-"""They compile half a minute and more; the hopper's physics is the walker's."""
 
 
 def record(robot, num_steps):
@@ -57,13 +55,7 @@ def record(robot, num_steps):
     return [np.array(column, np.float32) for column in zip(*rows)]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
-        for name in BOUNDS
-    ],
-)
+@pytest.mark.parametrize("name", others_slow(BOUNDS))
 def test_a_control_step_is_that_of_c_mujoco(name):
     case = world(name)
     columns = record(case.env.robot, NUM_STEPS.get(name, 200))
@@ -121,6 +113,7 @@ def test_each_parameter_of_dynamics_tasks_changes_the_motion(field):
     assert moved[::2].mean() > 0.9
 
 
+@pytest.mark.slow
 def test_compiled_steps_read_contact_forces_where_the_robot_asks_for_them():
     case = world("ant")
     keys = jax.random.split(jax.random.key(0), NUM_ENVS)

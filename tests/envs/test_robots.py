@@ -134,7 +134,7 @@ def test_costs_and_bonuses_of_a_full_action(robot, cost, bonus, weight):
     ("name", "position", "velocity", "normal"),
     [
         ("half_cheetah", 0.1, 0.1, True),
-        ("ant", 0.1, 0.1, True),
+        pytest.param("ant", 0.1, 0.1, True, marks=pytest.mark.slow),
         ("hopper", 0.005, 0.005, False),
         ("walker2d", 0.005, 0.005, False),
         pytest.param("humanoid", 0.01, 0.01, False, marks=pytest.mark.slow),

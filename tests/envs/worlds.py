@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import jax
+import pytest
 
 from envs import ROBOTS, SCHEDULES, TASKS, NonStationaryEnv, Task
 from envs.tasks import Goal
@@ -20,6 +22,16 @@ CASES = {
     "half_cheetah_cripple": ("half_cheetah", "cripple", "stationary"),
 }
 """Name -> robot, task distribution, schedule; each table entry occurs."""
+QUICK = ("half_cheetah", "point")
+"""Their steps compile in seconds; those of the others take up to 90 s."""
+
+
+def others_slow(names: Iterable[str]) -> list[Any]:
+    """Names for `parametrize`, all but the quick ones marked slow."""
+    return [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in names
+    ]
 
 
 @dataclasses.dataclass

@@ -1,4 +1,4 @@
-"""Eight virtual devices and a compile cache for all tests."""
+"""Eight virtual devices, a compile cache, and programs that compile in haste."""
 
 import os
 import pathlib
@@ -8,9 +8,17 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import jax
+import pytest
 
 import cemrl_jax  # noqa: F401
 
 _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
 jax.config.update("jax_compilation_cache_dir", str(_CACHE / "cemrl_jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Programs that run once or twice need no optimisation; those of slow tests do."""
+    in_haste = item.get_closest_marker("slow") is None
+    jax.config.update("jax_disable_most_optimizations", in_haste)

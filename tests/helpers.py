@@ -80,18 +80,9 @@ def tiny_config(**changes: Any) -> Config:
     return config
 
 
-def fast_jit(function: Any, **options: Any) -> Any:
-    """`jax.jit` that compiles in little time, not for speed: it runs once or twice."""
-    compiler_options = {
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    }
-    return jax.jit(function, compiler_options=compiler_options, **options)
-
-
 def tiny_agent(**changes: Any) -> tuple[Agent, LearnerState]:
     agent = make_agent(tiny_config(**changes), OBS_SIZE, ACTION_SIZE)
-    return agent, fast_jit(agent.init)(jax.random.key(0))
+    return agent, jax.jit(agent.init)(jax.random.key(0))
 
 
 def random_transitions(seed: int, *shape: int, steps: Any = 0) -> Transition:
@@ -175,7 +166,7 @@ def on_devices(num_devices: int, step: Any) -> Any:
 
 def on_one_device(step: Any) -> Any:
     """Compiles `step(state, *rest)`, which averages over devices, for a single one."""
-    mapped = fast_jit(jax.vmap(step, axis_name=parallel.DEVICES))
+    mapped = jax.jit(jax.vmap(step, axis_name=parallel.DEVICES))
 
     def call(*args: Any) -> Any:
         stacked = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], args)

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import fast_jit
 
 from cemrl_jax.encoders import ENCODERS, MERGES
 from cemrl_jax.encoders.shared_y import FEATURE_MERGES, PROBABILITY_MERGES
@@ -21,7 +20,7 @@ def built(kind: str, merge: str | None):
     """An encoder with parameters of noise, so that nothing hides behind zeros."""
     extra = {"merge": merge} if merge else {}
     encoder = ENCODERS[kind](CLASSES, LATENT, 1.5, **extra)
-    params = fast_jit(encoder.init)(jax.random.key(0), jnp.zeros((1, WINDOW, FEATURES)))
+    params = jax.jit(encoder.init)(jax.random.key(0), jnp.zeros((1, WINDOW, FEATURES)))
     rng = np.random.default_rng(0)
     noise = lambda leaf: rng.normal(0, 0.4, leaf.shape).astype(np.float32)  # noqa: E731
     return encoder, jax.tree.map(noise, params)
@@ -35,7 +34,7 @@ def window(*leading: int, seed: int = 1) -> np.ndarray:
 @pytest.mark.parametrize(("kind", "merge"), ALL)
 def test_posterior_has_the_documented_shape_and_is_a_mixture(kind, merge):
     encoder, params = built(kind, merge)
-    posterior = fast_jit(encoder.apply)(params, window(5))
+    posterior = jax.jit(encoder.apply)(params, window(5))
     parts = WINDOW if kind == "individual_y" else 1
     assert posterior.probs.shape == (5, parts, CLASSES)
     assert posterior.mean.shape == (5, parts, CLASSES, LATENT)
@@ -48,21 +47,21 @@ def test_posterior_has_the_documented_shape_and_is_a_mixture(kind, merge):
 def test_embedding_each_transition_alone_gives_the_posterior_of_the_window(kind, merge):
     encoder, params = built(kind, merge)
     x = window(5)
-    embed = fast_jit(functools.partial(encoder.apply, method="embed"))
+    embed = jax.jit(functools.partial(encoder.apply, method="embed"))
     alone = [embed(params, x[:, step]) for step in range(WINDOW)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves, 1), *alone)
-    infer = fast_jit(functools.partial(encoder.apply, method="infer"))
+    infer = jax.jit(functools.partial(encoder.apply, method="infer"))
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
         infer(params, stacked),
-        fast_jit(encoder.apply)(params, x),
+        jax.jit(encoder.apply)(params, x),
     )
 
 
 @pytest.mark.parametrize(("kind", "merge"), ALL)
 def test_leading_axes_are_encoded_one_by_one(kind, merge):
     encoder, params = built(kind, merge)
-    apply = fast_jit(encoder.apply)
+    apply = jax.jit(encoder.apply)
     x = window(2, 3)
     both = apply(params, x)
     one = apply(params, x[1, 2])
@@ -76,7 +75,7 @@ def test_leading_axes_are_encoded_one_by_one(kind, merge):
 @pytest.mark.parametrize("merge", PROBABILITY_MERGES)
 def test_merges_of_probabilities_do_not_depend_on_the_order_of_the_window(merge):
     encoder, params = built("shared_y", merge)
-    apply = fast_jit(encoder.apply)
+    apply = jax.jit(encoder.apply)
     x = window(5)
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
@@ -88,7 +87,7 @@ def test_merges_of_probabilities_do_not_depend_on_the_order_of_the_window(merge)
 @pytest.mark.parametrize("merge", FEATURE_MERGES)
 def test_merges_of_features_see_the_order_of_the_window(merge):
     encoder, params = built("shared_y", merge)
-    apply = fast_jit(encoder.apply)
+    apply = jax.jit(encoder.apply)
     x = window(5)
     probs, turned = apply(params, x).probs, apply(params, x[:, ::-1]).probs
     assert not np.allclose(probs, turned, rtol=1e-2)
@@ -114,14 +113,14 @@ def test_shared_y_multiplies_the_gaussians_of_its_steps():
     precision = 1 / np.asarray(embedded["variance"])
     scale = 1 / precision.sum(1)
     mean = scale * (precision * np.asarray(embedded["mean"])).sum(1)
-    posterior = fast_jit(encoder.apply)(params, x)
+    posterior = jax.jit(encoder.apply)(params, x)
     np.testing.assert_allclose(posterior.std[:, 0], scale, rtol=1e-4)
     np.testing.assert_allclose(posterior.mean[:, 0], mean, rtol=1e-4, atol=1e-6)
 
 
 def test_individual_y_sees_each_step_apart():
     encoder, params = built("individual_y", None)
-    apply = fast_jit(encoder.apply)
+    apply = jax.jit(encoder.apply)
     x, y = window(5), window(5)
     y[:, 2] += 1
     same = np.all(np.asarray(apply(params, x).mean == apply(params, y).mean), (0, 2, 3))
@@ -130,6 +129,6 @@ def test_individual_y_sees_each_step_apart():
 
 def test_trajectory_sees_the_order_of_the_window():
     encoder, params = built("trajectory", None)
-    apply = fast_jit(encoder.apply)
+    apply = jax.jit(encoder.apply)
     x = window(5)
     assert not np.allclose(apply(params, x).mean, apply(params, x[:, ::-1]).mean)

@@ -8,7 +8,6 @@ from helpers import (
     ACTION_SIZE,
     OBS_SIZE,
     ROOT,
-    fast_jit,
     on_one_device,
     random_transitions,
 )
@@ -87,7 +86,7 @@ def test_an_encoder_from_outside_trains_and_infers():
     config = load("latest")
     config.sac.hidden_size, config.encoder.width_factor = 8, 1.0
     agent = make_agent(config, OBS_SIZE, ACTION_SIZE)
-    learner = fast_jit(agent.init)(jax.random.key(0))
+    learner = jax.jit(agent.init)(jax.random.key(0))
 
     def step(learner, rows, key):
         batch = agent.make_batch(learner, rows)

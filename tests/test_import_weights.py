@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import fast_jit
 
 from cemrl_jax.agent import Agent, make_agent
 from cemrl_jax.config import Config, ConfigError
@@ -59,7 +58,7 @@ def trees(learner):
 
 @functools.cache
 def fresh(agent: Agent, seed: int):
-    return fast_jit(agent.init)(jax.random.key(seed))
+    return jax.jit(agent.init)(jax.random.key(seed))
 
 
 def originals(agent: Agent, seed=1):

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import fast_jit, random_transitions
+from helpers import random_transitions
 
 from cemrl_jax import losses
 from cemrl_jax.types import Batch, Posterior
@@ -139,7 +139,7 @@ def test_elbo_loss_is_the_paper_s_sum_over_steps_and_classes():
     posterior, batch = posterior_of(), batch_of()
     noise = np.random.default_rng(5).normal(size=(B, K, Z)).astype(np.float32)
     weights = np.array([0.3, 0.7], np.float32)
-    loss, (metrics, z) = fast_jit(losses.elbo_loss, static_argnums=1)(
+    loss, (metrics, z) = jax.jit(losses.elbo_loss, static_argnums=1)(
         posterior, Handmade(), batch, noise, weights, SETTINGS
     )
     expected = elbo_by_hand(posterior, batch, noise, weights)
@@ -153,7 +153,7 @@ def test_elbo_loss_with_the_component_constraint_looks_at_the_true_class_only():
     settings = SETTINGS.replace(component_constraint=True)
     weights, noise = jnp.array([0.3, 0.7]), jnp.zeros((B, K, Z))
 
-    @fast_jit
+    @jax.jit
     def gradient(posterior):
         loss = lambda *args: losses.elbo_loss(*args)[0]  # noqa: E731
         return jax.grad(loss)(posterior, Handmade(), batch, noise, weights, settings)

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import fast_jit
 
 from cemrl_jax.networks import (
     MLP,
@@ -23,7 +22,7 @@ KEY = jax.random.key(0)
 
 
 def init(module, *args):
-    return fast_jit(module.init)(KEY, *args)["params"]
+    return jax.jit(module.init)(KEY, *args)["params"]
 
 
 def apply(module: Any, *args: Any) -> Any:
@@ -54,8 +53,8 @@ def test_hidden_layers_start_within_the_output_widths_root_and_biases_at_01():
 
 def test_the_initial_policy_is_nearly_a_standard_normal():
     actor = Actor((64,), 2)
-    params = fast_jit(actor.init)(KEY, jnp.zeros(3), jnp.zeros(1))
-    mean, log_std = fast_jit(actor.apply)(params, jnp.ones((10, 3)), jnp.ones((10, 1)))
+    params = jax.jit(actor.init)(KEY, jnp.zeros(3), jnp.zeros(1))
+    mean, log_std = jax.jit(actor.apply)(params, jnp.ones((10, 3)), jnp.ones((10, 1)))
     assert mean.shape == log_std.shape == (10, 2)
     assert largest(mean) < 0.1
     assert largest(log_std) < 0.1
@@ -64,7 +63,7 @@ def test_the_initial_policy_is_nearly_a_standard_normal():
 @pytest.mark.parametrize(("bias", "expected"), [(-1e3, -20), (1e3, 2)])
 def test_the_log_std_of_the_policy_is_clipped_to_minus_20_and_2(bias, expected):
     actor = Actor((4,), 1)
-    params = fast_jit(actor.init)(KEY, jnp.zeros(3), jnp.zeros(1))
+    params = jax.jit(actor.init)(KEY, jnp.zeros(3), jnp.zeros(1))
     params["params"]["Dense_2"]["bias"] = jnp.full(1, bias)
     _, log_std = apply(actor, params, jnp.zeros(3), jnp.zeros(1))
     np.testing.assert_array_equal(log_std, [expected])
@@ -73,7 +72,7 @@ def test_the_log_std_of_the_policy_is_clipped_to_minus_20_and_2(bias, expected):
 def test_the_two_critics_start_different():
     critic = Critic((16,))
     args = jnp.ones((5, 3)), jnp.ones((5, 2)), jnp.ones((5, 1))
-    params = fast_jit(critic.init)(KEY, *args)
+    params = jax.jit(critic.init)(KEY, *args)
     for leaf in jax.tree.leaves(params):
         assert leaf.shape[0] == 2
     values = apply(critic, params, *args)

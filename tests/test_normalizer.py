@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import ACTION_SIZE, OBS_SIZE, fast_jit, on_devices, random_transitions
+from helpers import ACTION_SIZE, OBS_SIZE, on_devices, random_transitions
 
 from cemrl_jax import normalizer
 from cemrl_jax.parallel import DEVICES
@@ -14,7 +14,7 @@ PARTS = ("obs", "action", "reward", "next_obs")
 
 def updated(*seeds: int) -> Any:
     state = normalizer.init(OBS_SIZE, ACTION_SIZE)
-    update = fast_jit(lambda state, data: normalizer.update(state, data, None))
+    update = jax.jit(lambda state, data: normalizer.update(state, data, None))
     for seed in seeds:
         state = update(state, random_transitions(seed, 4, 50))
     return state
@@ -23,7 +23,7 @@ def updated(*seeds: int) -> Any:
 def test_without_data_normalising_changes_nothing():
     transitions = random_transitions(0, 5)
     state = normalizer.init(OBS_SIZE, ACTION_SIZE)
-    scaled = fast_jit(normalizer.normalize)(state, transitions)
+    scaled = jax.jit(normalizer.normalize)(state, transitions)
     jax.tree.map(np.testing.assert_array_equal, scaled, transitions)
 
 
@@ -38,7 +38,7 @@ def test_statistics_are_those_of_all_data_seen():
 
 def test_normalised_data_have_mean_0_and_standard_deviation_1():
     state = updated(0)
-    scaled = fast_jit(normalizer.normalize)(state, random_transitions(0, 4, 50))
+    scaled = jax.jit(normalizer.normalize)(state, random_transitions(0, 4, 50))
     for name in PARTS:
         values = np.asarray(getattr(scaled, name))
         np.testing.assert_allclose(values.mean((0, 1)), 0, atol=1e-5)
@@ -47,7 +47,7 @@ def test_normalised_data_have_mean_0_and_standard_deviation_1():
 
 def test_normalising_leaves_step_task_and_termination_alone():
     transitions = random_transitions(1, 4, 50, steps=7)
-    scaled = fast_jit(normalizer.normalize)(updated(0), transitions)
+    scaled = jax.jit(normalizer.normalize)(updated(0), transitions)
     for name in ("step", "terminated", "task"):
         jax.tree.map(
             np.testing.assert_array_equal,

@@ -52,14 +52,13 @@ def no_evaluation(*_):
 
 @pytest.fixture(autouse=True)
 def compile_in_haste():
-    """Programs that run for a moment need no optimisation, and are dropped then.
+    """Slow ones too need no optimisation here; programs are dropped after each test.
 
     Unoptimised programs are large: a process that keeps those of all presets has more
     pieces of memory than Linux allows one to map, and crashes.
     """
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
     jax.clear_caches()
 
 

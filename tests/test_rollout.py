@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import FallingPoint, fast_jit, random_transitions, tiny_agent, with_noise
+from helpers import FallingPoint, random_transitions, tiny_agent, with_noise
 
 from cemrl_jax import normalizer, replay
 from cemrl_jax.encoders import MERGES
@@ -41,7 +41,7 @@ def pool_of(*specs: float) -> Task:
     return pool.replace(spec=jnp.array(specs, jnp.float32))
 
 
-@functools.partial(fast_jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _run(limit: float, min_steps: int | None, tasks, pool, frozen):
     schedule = Stationary() if min_steps is None else Timed(min_steps, 1.0)
     env = NonStationaryEnv(FallingPoint(limit=limit), Velocity(), schedule)

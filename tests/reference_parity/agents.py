@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from helpers import fast_jit
 
 from cemrl_jax import normalizer
 from cemrl_jax.agent import make_agent
@@ -138,7 +137,7 @@ def on_one_device(function, *args):
 
 def run(function, *args):
     """Compiles and calls a function."""
-    return fast_jit(function)(*args)
+    return jax.jit(function)(*args)
 
 
 def first_loss_weights(agent):

@@ -1,7 +1,8 @@
-"""Hundreds of small programs are compiled here; some care for the time that takes."""
+"""Hundreds of small programs are compiled here; some care for time and memory."""
 
 import gc
 
+import jax
 import pytest
 
 
@@ -12,3 +13,10 @@ def rare_garbage_collection():
     gc.set_threshold(200_000, 20, 100)
     yield
     gc.set_threshold(*thresholds)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def drop_programs():
+    """They take a dozen mappings of memory each, and Linux gives a process 65,530."""
+    yield
+    jax.clear_caches()

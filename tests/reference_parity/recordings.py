@@ -59,7 +59,7 @@ class Case(Group):
     def __str__(self):
         return self.name
 
-    @property
+    @functools.cached_property
     def steps(self):
         """The consecutive steps of the case; itself if there is only one."""
         numbered = []

@@ -25,7 +25,6 @@ from agents import (
     transitions,
 )
 from closeness import FORWARD, assert_close
-from helpers import fast_jit
 from recordings import cases
 
 from cemrl_jax import losses, phases, replay
@@ -150,7 +149,7 @@ class Script:
     def compiled(self, name, function):
         """Returns a part of the phase that may be compiled on its own."""
         if name not in self.programs:
-            self.programs[name] = fast_jit(
+            self.programs[name] = jax.jit(
                 lambda *arguments: on_one_device(function, *arguments)
             )
 

@@ -17,6 +17,6 @@ def rare_garbage_collection():
 
 @pytest.fixture(autouse=True, scope="module")
 def drop_programs():
-    """They take a dozen mappings of memory each, and Linux gives a process 65,530."""
+    """Unoptimised ones are many mappings of memory; Linux gives a process 65,530."""
     yield
     jax.clear_caches()

@@ -1,7 +1,7 @@
 """Sweep of the half-cheetah at the original's network sizes: one H100, 8 minutes."""
 
-from cemrl_jax.benchmark import BenchmarkConfig
-from configs import cheetah_stationary_vel
+from cemrl_jax.benchmark.measure import BenchmarkConfig
+from cemrl_jax.configs import cheetah_stationary_vel
 
 
 def get_config() -> BenchmarkConfig:

@@ -6,8 +6,8 @@ The original took 73 to 75 ms a reconstruction step and 27 to 30 ms a policy ste
 two cores (AMD EPYC).
 """
 
-from cemrl_jax.benchmark import BenchmarkConfig
-from configs import cheetah_stationary_vel
+from cemrl_jax.benchmark.measure import BenchmarkConfig
+from cemrl_jax.configs import cheetah_stationary_vel
 
 
 def get_config() -> BenchmarkConfig:

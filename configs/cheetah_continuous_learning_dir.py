@@ -7,10 +7,10 @@ from cemrl_jax.config import (
     EnvConfig,
     RolloutConfig,
 )
-from configs.base import experiment
-from envs.robots import HalfCheetah
-from envs.schedules import Location
-from envs.tasks import Direction
+from cemrl_jax.configs.base import experiment
+from cemrl_jax.envs.robots import HalfCheetah
+from cemrl_jax.envs.schedules import Location
+from cemrl_jax.envs.tasks import Direction
 
 
 def get_config() -> Config:

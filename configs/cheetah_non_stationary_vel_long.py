@@ -1,7 +1,7 @@
 """cheetah-non-stationary-vel as the authors first planned it: 501 epochs."""
 
 from cemrl_jax.config import Config
-from configs import cheetah_non_stationary_vel
+from cemrl_jax.configs import cheetah_non_stationary_vel
 
 
 def get_config() -> Config:

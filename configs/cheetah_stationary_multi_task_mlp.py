@@ -1,7 +1,7 @@
 """cheetah-stationary-multi-task as the authors ran it in October 2020."""
 
 from cemrl_jax.config import Config
-from configs.cheetah_stationary_multi_task import multi_task
+from cemrl_jax.configs.cheetah_stationary_multi_task import multi_task
 
 
 def get_config() -> Config:

@@ -12,9 +12,9 @@ from cemrl_jax.config import (
     SACConfig,
     TrainConfig,
 )
-from envs.robots import Point
-from envs.schedules import Timed
-from envs.tasks import Velocity
+from cemrl_jax.envs.robots import Point
+from cemrl_jax.envs.schedules import Timed
+from cemrl_jax.envs.tasks import Velocity
 
 
 def get_config() -> Config:

@@ -7,10 +7,10 @@ from cemrl_jax.config import (
     EnvConfig,
     RolloutConfig,
 )
-from configs.base import experiment
-from envs.robots import Hopper
-from envs.schedules import Stationary
-from envs.tasks import Velocity
+from cemrl_jax.configs.base import experiment
+from cemrl_jax.envs.robots import Hopper
+from cemrl_jax.envs.schedules import Stationary
+from cemrl_jax.envs.tasks import Velocity
 
 
 def get_config() -> Config:

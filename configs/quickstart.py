@@ -11,7 +11,7 @@ from cemrl_jax.config import (
     SACConfig,
     TrainConfig,
 )
-from configs import cheetah_stationary_vel
+from cemrl_jax.configs import cheetah_stationary_vel
 
 
 def get_config() -> Config:

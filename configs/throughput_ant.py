@@ -12,9 +12,9 @@ from cemrl_jax.config import (
     SACConfig,
     TrainConfig,
 )
-from envs.robots import Ant
-from envs.schedules import Location
-from envs.tasks import Direction
+from cemrl_jax.envs.robots import Ant
+from cemrl_jax.envs.schedules import Location
+from cemrl_jax.envs.tasks import Direction
 
 
 def get_config() -> Config:

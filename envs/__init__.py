@@ -1,10 +1,17 @@
 """Non-stationary environments: robots x task distributions x schedules."""
 
-from envs.base import EnvState, Motion, Robot, Schedule, Task, TaskDistribution
-from envs.nonstationary import NonStationaryEnv
-from envs.robots import ROBOTS
-from envs.schedules import SCHEDULES
-from envs.tasks import TASKS
+from cemrl_jax.envs.base import (
+    EnvState,
+    Motion,
+    Robot,
+    Schedule,
+    Task,
+    TaskDistribution,
+)
+from cemrl_jax.envs.nonstationary import NonStationaryEnv
+from cemrl_jax.envs.robots import ROBOTS
+from cemrl_jax.envs.schedules import SCHEDULES
+from cemrl_jax.envs.tasks import TASKS
 
 __all__ = [
     "ROBOTS",

@@ -1,6 +1,6 @@
 """The data that environments exchange and the protocols that their parts follow.
 
-Everything here describes ONE environment; `cemrl_jax.rollout` vectorises.
+Everything here describes ONE environment; `cemrl_jax.data.rollout` vectorises.
 """
 
 from typing import Any, Protocol

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from envs.base import (
+from cemrl_jax.envs.base import (
     NO_EVENT,
     SELECT,
     EnvState,
@@ -15,7 +15,7 @@ from envs.base import (
     Task,
     TaskDistribution,
 )
-from envs.rewards import reward
+from cemrl_jax.envs.robots.rewards import reward
 
 
 @dataclasses.dataclass(frozen=True)

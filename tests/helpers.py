@@ -10,15 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cemrl_jax import command_line, parallel
-from cemrl_jax import train as training
-from cemrl_jax.agent import Agent, make_agent
-from cemrl_jax.checkpoint import Checkpoints
+from cemrl_jax.agents.cemrl.agent import Agent, make_agent
+from cemrl_jax.commands import command_line
 from cemrl_jax.config import Config
-from cemrl_jax.logging import Progress
-from cemrl_jax.types import Batch, LearnerState, Transition
-from envs.base import Task
-from envs.robots.point import Point, PointState
+from cemrl_jax.data.types import Batch, LearnerState, Transition
+from cemrl_jax.envs.base import Task
+from cemrl_jax.envs.robots.point import Point, PointState
+from cemrl_jax.reporting.progress import Progress
+from cemrl_jax.runtime import parallel
+from cemrl_jax.training import loop as training
+from cemrl_jax.training.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
 PRESETS = sorted(
@@ -48,7 +49,7 @@ class FallingPoint(Point):
 
 
 def preset(name: str) -> Config:
-    return importlib.import_module(f"configs.{name}").get_config()
+    return importlib.import_module(f"cemrl_jax.configs.{name}").get_config()
 
 
 def tiny_config(**changes: Any) -> Config:
@@ -127,7 +128,7 @@ def random_batch(agent: Agent, learner: LearnerState, seed: int, size: int) -> B
 
 
 class _FewDevices:
-    """Stands in for the jax module in `cemrl_jax.parallel`: fewer devices."""
+    """Stands in for the jax module in `cemrl_jax.runtime.parallel`: fewer devices."""
 
     def __init__(self, num_devices: int) -> None:
         self._devices = jax.local_devices()[:num_devices]
@@ -148,7 +149,7 @@ class _FewDevices:
 
 
 def use_devices(monkeypatch: Any, num_devices: int) -> None:
-    """Makes `cemrl_jax.parallel`, the only file that names devices, use a few."""
+    """Makes `parallel`, the only file that names devices, use a few."""
     monkeypatch.setattr(parallel, "jax", _FewDevices(num_devices))
 
 

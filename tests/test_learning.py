@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import pytest
 from helpers import preset, read_rows, run_training, use_devices
 
-from cemrl_jax import losses
+from cemrl_jax.agents.cemrl import losses
 from cemrl_jax.config import Config
-from envs.schedules import Location, Stationary, Timed
+from cemrl_jax.envs.schedules import Location, Stationary, Timed
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 
 from cemrl_jax.config import ConfigError
-from envs.rewards import REWARDS
+from cemrl_jax.envs.robots.rewards import REWARDS
 
 HALF_WIDTH = 1.1
 """Of a picture, m."""

@@ -1,11 +1,11 @@
 """Bodies: one file per robot, one line in `ROBOTS`."""
 
-from envs.robots.ant import Ant
-from envs.robots.half_cheetah import HalfCheetah
-from envs.robots.hopper import Hopper
-from envs.robots.humanoid import Humanoid
-from envs.robots.point import Point
-from envs.robots.walker2d import Walker2d
+from cemrl_jax.envs.robots.ant import Ant
+from cemrl_jax.envs.robots.half_cheetah import HalfCheetah
+from cemrl_jax.envs.robots.hopper import Hopper
+from cemrl_jax.envs.robots.humanoid import Humanoid
+from cemrl_jax.envs.robots.point import Point
+from cemrl_jax.envs.robots.walker2d import Walker2d
 
 ROBOTS = {
     "ant": Ant,

@@ -6,10 +6,10 @@ import functools
 import jax.numpy as jnp
 from jax import Array
 
-from envs import physics
-from envs.base import Motion
-from envs.physics import PhysicsState, Simulator
-from envs.robots.mjx_robot import MjxRobot
+from cemrl_jax.envs.base import Motion
+from cemrl_jax.envs.engines import mjx as physics
+from cemrl_jax.envs.engines.mjx import PhysicsState, Simulator
+from cemrl_jax.envs.robots.mjx_robot import MjxRobot
 
 
 @dataclasses.dataclass

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from envs import physics
-from envs.base import Motion
-from envs.physics import PhysicsState, Simulator
+from cemrl_jax.envs.base import Motion
+from cemrl_jax.envs.engines import mjx as physics
+from cemrl_jax.envs.engines.mjx import PhysicsState, Simulator
 
 
 @dataclasses.dataclass

@@ -8,7 +8,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from envs.base import Motion
+from cemrl_jax.envs.base import Motion
 
 
 class PointState(struct.PyTreeNode):

@@ -2,10 +2,10 @@
 
 import functools
 
-from envs.schedules.location import Location
-from envs.schedules.sequence import Sequence
-from envs.schedules.stationary import Stationary
-from envs.schedules.timed import Timed
+from cemrl_jax.envs.schedules.location import Location
+from cemrl_jax.envs.schedules.sequence import Sequence
+from cemrl_jax.envs.schedules.stationary import Stationary
+from cemrl_jax.envs.schedules.timed import Timed
 
 SCHEDULES = {
     "stationary": Stationary,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from envs.base import BACKWARD, FORWARD
+from cemrl_jax.envs.base import BACKWARD, FORWARD
 
 
 @dataclasses.dataclass

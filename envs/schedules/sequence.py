@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 from jax import Array
 
-from envs.base import NO_EVENT, SELECT
+from cemrl_jax.envs.base import NO_EVENT, SELECT
 
 
 @dataclasses.dataclass

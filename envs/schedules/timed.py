@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from envs.base import ELAPSED, NO_EVENT
+from cemrl_jax.envs.base import ELAPSED, NO_EVENT
 
 
 @dataclasses.dataclass

@@ -1,12 +1,12 @@
 """What the robot must do: one file per task distribution, one line in `TASKS`."""
 
-from envs.tasks.cripple import Cripple
-from envs.tasks.direction import Direction
-from envs.tasks.dynamics import Dynamics
-from envs.tasks.goal import Goal
-from envs.tasks.multi_task import MultiTask
-from envs.tasks.planar_angle import PlanarAngle
-from envs.tasks.velocity import Velocity
+from cemrl_jax.envs.tasks.cripple import Cripple
+from cemrl_jax.envs.tasks.direction import Direction
+from cemrl_jax.envs.tasks.dynamics import Dynamics
+from cemrl_jax.envs.tasks.goal import Goal
+from cemrl_jax.envs.tasks.multi_task import MultiTask
+from cemrl_jax.envs.tasks.planar_angle import PlanarAngle
+from cemrl_jax.envs.tasks.velocity import Velocity
 
 TASKS = {
     "velocity": Velocity,

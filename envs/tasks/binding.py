@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from envs.base import Robot
+from cemrl_jax.envs.base import Robot
 
 Distribution = TypeVar("Distribution")
 

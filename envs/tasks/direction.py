@@ -5,8 +5,8 @@ import dataclasses
 import jax.numpy as jnp
 from jax import Array
 
-from envs.base import BACKWARD, FORWARD, Task
-from envs.tasks.pools import reward_tasks
+from cemrl_jax.envs.base import BACKWARD, FORWARD, Task
+from cemrl_jax.envs.tasks.pools import reward_tasks
 
 
 @dataclasses.dataclass

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from envs.base import Robot, Task
-from envs.tasks.binding import bound, parameters_of
-from envs.tasks.pools import draw_from, reward_tasks
+from cemrl_jax.envs.base import Robot, Task
+from cemrl_jax.envs.tasks.binding import bound, parameters_of
+from cemrl_jax.envs.tasks.pools import draw_from, reward_tasks
 
 SCOPES = ("element", "part", "single")
 

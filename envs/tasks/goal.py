@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from envs.base import Task
-from envs.tasks.pools import draw_from, reward_tasks
+from cemrl_jax.envs.base import Task
+from cemrl_jax.envs.tasks.pools import draw_from, reward_tasks
 
 
 @dataclasses.dataclass

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from envs.base import Task
-from envs.rewards import kind_of
-from envs.tasks.pools import draw_from
+from cemrl_jax.envs.base import Task
+from cemrl_jax.envs.robots.rewards import kind_of
+from cemrl_jax.envs.tasks.pools import draw_from
 
 VARIANTS = ("velocity", "direction", "goal", "flipping", "jumping")
 """The kinds of tasks, each a name in `envs.rewards.REWARDS`."""

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from envs.base import Task
-from envs.rewards import kind_of
+from cemrl_jax.envs.base import Task
+from cemrl_jax.envs.robots.rewards import kind_of
 
 
 def reward_tasks(

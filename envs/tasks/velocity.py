@@ -5,8 +5,8 @@ import dataclasses
 import jax
 from jax import Array
 
-from envs.base import Task
-from envs.tasks.pools import draw_from, range_problems, reward_tasks
+from cemrl_jax.envs.base import Task
+from cemrl_jax.envs.tasks.pools import draw_from, range_problems, reward_tasks
 
 
 @dataclasses.dataclass

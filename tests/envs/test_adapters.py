@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from envs import NonStationaryEnv
-from envs.brax_adapter import BraxEnv
-from envs.gymnasium_adapter import GymnasiumEnv
-from envs.robots import Point
-from envs.schedules import Stationary, Timed
-from envs.tasks import Direction, Velocity
+from cemrl_jax.envs import NonStationaryEnv
+from cemrl_jax.envs.adapters.brax import BraxEnv
+from cemrl_jax.envs.adapters.gymnasium import GymnasiumEnv
+from cemrl_jax.envs.robots import Point
+from cemrl_jax.envs.schedules import Stationary, Timed
+from cemrl_jax.envs.tasks import Direction, Velocity
 
 # Not at the top: brax warns when it is imported, unless our adapter comes first.
 training = importlib.import_module("brax.envs.wrappers.training")

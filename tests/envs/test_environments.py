@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from worlds import CASES, NUM_ENVS, others_slow, world
 
-import envs
-from envs import ROBOTS, SCHEDULES, TASKS
+from cemrl_jax import envs
+from cemrl_jax.envs import ROBOTS, SCHEDULES, TASKS
 
 SIZES = {  # observation, action, control step in s
     "ant": (30, 8, 0.05),
@@ -31,7 +31,7 @@ def test_the_cases_cover_every_entry_of_the_tables():
 @pytest.mark.parametrize(
     ("folder", "table", "shared"),
     [
-        ("robots", ROBOTS, {"mjx_robot"}),
+        ("robots", ROBOTS, {"mjx_robot", "rewards"}),
         ("tasks", TASKS, {"pools", "binding"}),
         ("schedules", SCHEDULES, set()),
     ],

@@ -16,7 +16,7 @@ import pytest
 from helpers import ROOT
 from worlds import NUM_ENVS, others_slow, world
 
-from envs.physics import PhysicsState
+from cemrl_jax.envs.engines.mjx import PhysicsState
 
 BOUNDS = {  # largest error of qpos after one control step, m and rad: p50, p95, p99
     "half_cheetah": (5e-7, 3e-6, 2e-5),
@@ -144,7 +144,7 @@ THOUSAND_CHEETAHS = """
 import os
 import jax
 import jax.numpy as jnp
-from envs.robots import HalfCheetah
+from cemrl_jax.envs.robots import HalfCheetah
 
 if hasattr(os, "sched_setaffinity"):  # Linux
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from worlds import NUM_ENVS, world
 
-from envs import ROBOTS
-from envs.physics import PhysicsState
-from envs.robots import Ant, HalfCheetah, Hopper, Humanoid, Walker2d
+from cemrl_jax.envs import ROBOTS
+from cemrl_jax.envs.engines.mjx import PhysicsState
+from cemrl_jax.envs.robots import Ant, HalfCheetah, Hopper, Humanoid, Walker2d
 
 MJX = [name for name in ROBOTS if name != "point"]
 

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import SCHEDULES, NonStationaryEnv
-from envs.base import BACKWARD, ELAPSED, FORWARD, NO_EVENT, SELECT
-from envs.robots import Point
-from envs.schedules import Location, Sequence, Timed
-from envs.tasks import Direction, Velocity
+from cemrl_jax.envs import SCHEDULES, NonStationaryEnv
+from cemrl_jax.envs.base import BACKWARD, ELAPSED, FORWARD, NO_EVENT, SELECT
+from cemrl_jax.envs.robots import Point
+from cemrl_jax.envs.schedules import Location, Sequence, Timed
+from cemrl_jax.envs.tasks import Direction, Velocity
 
 
 def timeline(schedule, positions, seed=0):

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import TASKS
-from envs.base import BACKWARD, ELAPSED, FORWARD, Motion
-from envs.rewards import REWARDS, reward
-from envs.robots import Ant, HalfCheetah, Point
-from envs.tasks import (
+from cemrl_jax.envs import TASKS
+from cemrl_jax.envs.base import BACKWARD, ELAPSED, FORWARD, Motion
+from cemrl_jax.envs.robots import Ant, HalfCheetah, Point
+from cemrl_jax.envs.robots.rewards import REWARDS, reward
+from cemrl_jax.envs.tasks import (
     Cripple,
     Direction,
     Dynamics,

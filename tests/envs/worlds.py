@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import pytest
 
-from envs import ROBOTS, SCHEDULES, TASKS, NonStationaryEnv, Task
-from envs.tasks import Goal
+from cemrl_jax.envs import ROBOTS, SCHEDULES, TASKS, NonStationaryEnv, Task
+from cemrl_jax.envs.tasks import Goal
 
 NUM_ENVS = 64
 CASES = {

@@ -4,8 +4,8 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from configs import debug
-from envs.base import ELAPSED, NO_EVENT
+from cemrl_jax.configs import debug
+from cemrl_jax.envs.base import ELAPSED, NO_EVENT
 
 
 @dataclasses.dataclass

@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from configs import debug
-from envs.base import Motion
+from cemrl_jax.configs import debug
+from cemrl_jax.envs.base import Motion
 
 
 @dataclasses.dataclass

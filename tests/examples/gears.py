@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from configs import debug
-from envs.tasks.pools import reward_tasks
+from cemrl_jax.configs import debug
+from cemrl_jax.envs.tasks.pools import reward_tasks
 
 
 @dataclasses.dataclass

@@ -2,10 +2,10 @@
 
 from flax import linen as nn
 
-from cemrl_jax.encoders import ENCODERS
-from cemrl_jax.networks import ClassHead, GaussianHead, Trunk
-from cemrl_jax.types import Posterior
-from configs import debug
+from cemrl_jax.agents.cemrl.encoders import ENCODERS
+from cemrl_jax.agents.networks import ClassHead, GaussianHead, Trunk
+from cemrl_jax.configs import debug
+from cemrl_jax.data.types import Posterior
 
 
 class Latest(nn.Module):

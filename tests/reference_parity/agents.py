@@ -7,18 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cemrl_jax import normalizer
-from cemrl_jax.agent import make_agent
+from cemrl_jax.agents.cemrl.agent import make_agent
 from cemrl_jax.config import Config, ElboConfig, EncoderConfig, SACConfig
-from cemrl_jax.import_weights import (
+from cemrl_jax.data import normalizer
+from cemrl_jax.data.types import Batch, Transition
+from cemrl_jax.envs.base import Task
+from cemrl_jax.original.weights import (
     export_params,
     import_params,
     names,
     with_statistics,
 )
-from cemrl_jax.parallel import DEVICES
-from cemrl_jax.types import Batch, Transition
-from envs.base import Task
+from cemrl_jax.runtime.parallel import DEVICES
 
 KINDS = {
     "trajectory": "trajectory",

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 
-COMMITTED = pathlib.Path(__file__).parent.parent / "data" / "reference"
+COMMITTED = pathlib.Path(__file__).parent.parent / "fixtures" / "reference"
 DIRECTORY = pathlib.Path(os.environ.get("CEMRL_REFERENCE_DATA") or COMMITTED)
 
 FILES = {

@@ -16,12 +16,12 @@ from agents import run
 from closeness import FORWARD, assert_close
 from recordings import cases
 
-from envs import NonStationaryEnv
-from envs.base import ELAPSED, Motion
-from envs.base import FORWARD as AHEAD
-from envs.schedules import Location, Timed
-from envs.tasks import Direction, Velocity
-from envs.tasks.pools import reward_tasks
+from cemrl_jax.envs import NonStationaryEnv
+from cemrl_jax.envs.base import ELAPSED, Motion
+from cemrl_jax.envs.base import FORWARD as AHEAD
+from cemrl_jax.envs.schedules import Location, Timed
+from cemrl_jax.envs.tasks import Direction, Velocity
+from cemrl_jax.envs.tasks.pools import reward_tasks
 
 POINT_DRAWS = ("change_point_draw_0", "change_point_draw_1")
 every_case = pytest.mark.parametrize("case", cases("envs", having="table"), ids=str)

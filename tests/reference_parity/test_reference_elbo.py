@@ -25,14 +25,14 @@ from closeness import (
 )
 from recordings import cases
 
-from cemrl_jax.distributions import log_probs, normal_kl, uniform_kl
-from cemrl_jax.losses import (
+from cemrl_jax.agents.cemrl.losses import (
     class_gaussians,
     infer_class,
     infer_task,
     mean_prediction_errors,
     prediction_errors,
 )
+from cemrl_jax.agents.distributions import log_probs, normal_kl, uniform_kl
 
 every_case = pytest.mark.parametrize("case", cases("elbo"), ids=str)
 every_step = pytest.mark.parametrize(

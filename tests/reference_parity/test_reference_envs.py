@@ -16,11 +16,11 @@ from agents import run
 from closeness import FORWARD, assert_close
 from recordings import cases
 
-from envs import ROBOTS
-from envs.base import Task
-from envs.physics import PhysicsState
-from envs.rewards import kind_of, reward
-from envs.tasks.multi_task import VARIANTS
+from cemrl_jax.envs import ROBOTS
+from cemrl_jax.envs.base import Task
+from cemrl_jax.envs.engines.mjx import PhysicsState
+from cemrl_jax.envs.robots.rewards import kind_of, reward
+from cemrl_jax.envs.tasks.multi_task import VARIANTS
 
 ROBOT_OF = {
     "cheetah": ("half_cheetah", {}),

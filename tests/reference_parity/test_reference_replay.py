@@ -17,8 +17,8 @@ from agents import FIELDS, normalized_by, of, run, transitions
 from closeness import FORWARD, assert_close
 from recordings import cases
 
-from cemrl_jax import normalizer, replay
-from cemrl_jax.losses import infer_class, infer_task
+from cemrl_jax.agents.cemrl.losses import infer_class, infer_task
+from cemrl_jax.data import normalizer, replay
 
 NO_TIE = 1e-6
 every_case = pytest.mark.parametrize("case", cases("replay"), ids=str)

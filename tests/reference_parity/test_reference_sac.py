@@ -32,11 +32,11 @@ from closeness import (
 )
 from recordings import Group, cases, description
 
-from cemrl_jax.agent import PolicyNoise
-from cemrl_jax.distributions import tanh_normal
-from cemrl_jax.losses import actor_loss, critic_target
-from cemrl_jax.types import Transition
-from envs.base import Task
+from cemrl_jax.agents.cemrl.agent import PolicyNoise
+from cemrl_jax.agents.cemrl.losses import actor_loss, critic_target
+from cemrl_jax.agents.distributions import tanh_normal
+from cemrl_jax.data.types import Transition
+from cemrl_jax.envs.base import Task
 
 UNSATURATED = 0.9995
 NETWORKS = ("actor", "critic", "temperature", "target_critic")

@@ -27,10 +27,11 @@ from agents import (
 from closeness import FORWARD, assert_close
 from recordings import cases
 
-from cemrl_jax import losses, phases, replay
-from cemrl_jax.agent import Agent
-from cemrl_jax.phases import ModelPhase, ModelTraining, after_validation
-from cemrl_jax.types import ReplayState, WorkerState
+from cemrl_jax.agents.cemrl import losses, phases
+from cemrl_jax.agents.cemrl.agent import Agent
+from cemrl_jax.agents.cemrl.phases import ModelPhase, ModelTraining, after_validation
+from cemrl_jax.data import replay
+from cemrl_jax.data.types import ReplayState, WorkerState
 
 FOLLOWABLE_RATE = 1e-2
 all_runs = cases("recon_trace")

@@ -1,0 +1,1 @@
+"""Algorithms: what training needs of one, and the implementations."""

@@ -1,0 +1,1 @@
+"""CEMRL: the encoder that infers the task, its losses, its phases."""

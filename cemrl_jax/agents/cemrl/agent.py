@@ -1,0 +1,418 @@
+"""CEMRL's agent: its networks, and how each is applied and updated."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+from jax import Array
+
+from cemrl_jax.agents.cemrl import losses
+from cemrl_jax.agents.cemrl.encoders import ENCODERS
+from cemrl_jax.agents.distributions import tanh_normal
+from cemrl_jax.agents.networks import (
+    Actor,
+    Critic,
+    Decoder,
+    FixedPrior,
+    LearntPrior,
+    Temperature,
+)
+from cemrl_jax.config import Config
+from cemrl_jax.data import normalizer, replay
+from cemrl_jax.data.types import (
+    Batch,
+    LearnerState,
+    Metrics,
+    Params,
+    Posterior,
+    Trainable,
+    Transition,
+)
+from cemrl_jax.runtime.parallel import average, gradient_step
+
+
+class PolicyNoise(struct.PyTreeNode):
+    """Standard normal draws of a SAC step, each `[B, action_size]`."""
+
+    action: Array
+    next_action: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Agent:
+    """Networks, optimisers and constants; all state is in `LearnerState`.
+
+    Attributes:
+      obs_size: size of an observation.
+      action_size: size of an action.
+      window_steps: T, transitions that the encoder sees.
+      latent_size: Z.
+      num_classes: K.
+      encoder: see `cemrl_jax.agents.cemrl.encoders`.
+      decoder: predicts next state and reward.
+      class_prior: p(z | class).
+      actor: the policy.
+      critic: a pair of Q-functions.
+      temperature: weight of the entropy.
+      model_optimizer: of encoder, decoder and prior.
+      policy_optimizer: of actor and critic, each with its own state.
+      temperature_optimizer: of the temperature; does nothing where it is fixed.
+      elbo: constants of the ELBO.
+      discount: of future rewards.
+      reward_scale: factor on rewards in SAC.
+      target_rate: share of the critic that enters its target in a step.
+      target_entropy: entropy that the temperature aims at, nats.
+      loss_weight_rate: share of new errors in the loss weights of a fused update.
+      precision: of matrix products in the phases that train, "highest" or "default".
+    """
+
+    obs_size: int
+    action_size: int
+    window_steps: int
+    latent_size: int
+    num_classes: int
+    encoder: Any
+    decoder: Decoder
+    class_prior: nn.Module
+    actor: Actor
+    critic: Critic
+    temperature: Temperature
+    model_optimizer: optax.GradientTransformation
+    policy_optimizer: optax.GradientTransformation
+    temperature_optimizer: optax.GradientTransformation
+    elbo: losses.ElboSettings
+    discount: float
+    reward_scale: float
+    target_rate: float
+    target_entropy: float
+    loss_weight_rate: float
+    precision: str
+
+    # ------------------------------------------------------------ initial state
+
+    def init(self, key: Array) -> LearnerState:
+        """Returns a fresh learner; the key is consumed."""
+        key_encoder, key_decoder, key_prior, key = jax.random.split(key, 4)
+        key_actor, key_critic, key_temperature = jax.random.split(key, 3)
+        obs, action = jnp.zeros((1, self.obs_size)), jnp.zeros((1, self.action_size))
+        z = jnp.zeros((1, self.latent_size))
+        window = jnp.zeros((1, self.window_steps, self.num_features))
+        model = {
+            "encoder": self.encoder.init(key_encoder, window),
+            "decoder": self.decoder.init(key_decoder, obs, action, z),
+            "prior": self.class_prior.init(key_prior),
+        }
+        critic = self.critic.init(key_critic, obs, z, action)
+        trainable = lambda optimizer, params: Trainable(  # noqa: E731
+            params=params, opt_state=optimizer.init(params)
+        )
+        weight = self.decoder.state_size / (1 + self.decoder.state_size)
+        return LearnerState(
+            model=trainable(self.model_optimizer, model),
+            actor=trainable(self.policy_optimizer, self.actor.init(key_actor, obs, z)),
+            critic=trainable(self.policy_optimizer, critic),
+            temperature=trainable(
+                self.temperature_optimizer, self.temperature.init(key_temperature, z)
+            ),
+            # The original never copies the critic at the start; we do.
+            target_critic=jax.tree.map(jnp.copy, critic),
+            normalizer=normalizer.init(self.obs_size, self.action_size),
+            loss_weights=jnp.array([1 - weight, weight]),
+            num_updates=jnp.int32(0),
+        )
+
+    @property
+    def num_features(self) -> int:
+        """F, the size of a transition as the encoder sees it."""
+        return 2 * self.obs_size + self.action_size + 1
+
+    # ------------------------------------------------------------ applying
+
+    def encode(self, params: Params, window: Array) -> Posterior:
+        """See `losses.Model`."""
+        return _apply(self.encoder, params["encoder"], window)
+
+    def decode(
+        self, params: Params, obs: Array, action: Array, z: Array
+    ) -> tuple[Array, Array]:
+        """See `losses.Model`."""
+        return _apply(self.decoder, params["decoder"], obs, action, z)
+
+    def prior(self, params: Params) -> tuple[Array, Array]:
+        """See `losses.Model`."""
+        return _apply(self.class_prior, params["prior"])
+
+    def sample_action(
+        self, params: Params, obs: Array, z: Array, noise: Array
+    ) -> tuple[Array, Array]:
+        """Returns the policy's action `[..., A]` for a draw and its log-probability."""
+        mean, log_std = _apply(self.actor, params, obs, z)
+        return tanh_normal(mean, log_std, noise)
+
+    def make_batch(self, learner: LearnerState, rows: Transition) -> Batch:
+        """Normalises windows of the replay `[B, T + 1]`, the last row being current.
+
+        Transitions from before the episode become zeros in normalised units. The
+        original normalises its zero padding when it trains but not when it acts; here
+        both see the same.
+        """
+        scaled = normalizer.normalize(learner.normalizer, rows)
+        newest = lambda tree: jax.tree.map(lambda leaf: leaf[:, -1], tree)  # noqa: E731
+        exists = replay.exists(newest(rows).step, self.window_steps)
+        window = normalizer.features(jax.tree.map(lambda leaf: leaf[:, :-1], scaled))
+        return Batch(
+            window=jnp.where(exists[..., None], window, 0),
+            current=newest(rows),
+            scaled=newest(scaled),
+        )
+
+    def policy(
+        self, learner: LearnerState, deterministic: Array | bool
+    ) -> "ContextPolicy":
+        """Returns the policy that acts in environments."""
+        return ContextPolicy(self, learner, deterministic)
+
+    # ------------------------------------------------------------ updating
+
+    def model_noise(self, key: Array, batch_size: int) -> Array:
+        """Draws what `model_step` needs for `batch_size` transitions: `[B, K, Z]`."""
+        shape = (batch_size, self.num_classes, self.latent_size)
+        return jax.random.normal(key, shape)
+
+    def policy_noise(self, key: Array, batch_size: int) -> PolicyNoise:
+        """Draws what `policy_step` needs for `batch_size` transitions."""
+        action, next_action = jax.random.normal(key, (2, batch_size, self.action_size))
+        return PolicyNoise(action=action, next_action=next_action)
+
+    def model_step(
+        self, learner: LearnerState, batch: Batch, noise: Array
+    ) -> tuple[LearnerState, Metrics, Array]:
+        """Takes one ELBO step on encoder, decoder and prior.
+
+        Returns the learner, metrics, and the tasks z `[B, Z]` that the encoder
+        inferred before the step.
+        """
+        model, (metrics, z) = gradient_step(
+            losses.elbo_loss,
+            self.model_optimizer,
+            learner.model,
+            self,
+            batch,
+            noise,
+            learner.loss_weights,
+            self.elbo,
+        )
+        return learner.replace(model=model), metrics, z
+
+    def policy_step(
+        self, learner: LearnerState, now: Transition, z: Array, noise: PolicyNoise
+    ) -> tuple[LearnerState, Metrics]:
+        """Takes one SAC step: temperature, critic, actor, target (cerml/sac.py).
+
+        Args:
+          learner: the learner.
+          now: `[B]` transitions; SAC sees raw observations, as in the original.
+          z: `[B, Z]` their tasks, used for the next observation as well.
+          noise: draws of the policy.
+        """
+        actor = learner.actor
+        _, log_prob = self.sample_action(actor.params, now.obs, z, noise.action)
+        temperature, temperature_metrics = gradient_step(
+            losses.temperature_loss,
+            self.temperature_optimizer,
+            learner.temperature,
+            self.temperature.apply,
+            z,
+            log_prob,
+            self.target_entropy,
+        )
+        # One number acts at once; a network acts from the next step on.
+        current = learner.temperature if self.temperature.conditioned else temperature
+        alpha = jnp.exp(_apply(self.temperature, current.params, z))
+        target = self._critic_target(learner, now, z, noise.next_action, alpha)
+        critic, critic_metrics = gradient_step(
+            losses.critic_loss,
+            self.policy_optimizer,
+            learner.critic,
+            self.critic.apply,
+            now.obs,
+            z,
+            now.action,
+            target,
+        )
+        actor, actor_metrics = gradient_step(
+            losses.actor_loss,
+            self.policy_optimizer,
+            actor,
+            self.sample_action,
+            lambda *inputs: self.critic.apply(critic.params, *inputs),
+            now.obs,
+            z,
+            noise.action,
+            alpha,
+        )
+        learner = learner.replace(
+            actor=actor,
+            critic=critic,
+            temperature=temperature,
+            target_critic=optax.incremental_update(
+                critic.params, learner.target_critic, self.target_rate
+            ),
+            num_updates=learner.num_updates + 1,
+        )
+        return learner, temperature_metrics | critic_metrics | actor_metrics
+
+    def _critic_target(
+        self,
+        learner: LearnerState,
+        now: Transition,
+        z: Array,
+        noise: Array,
+        alpha: Array,
+    ) -> Array:
+        """Returns what the critic of `now` should be, `[B]`, before its step."""
+        next_action, next_log_prob = self.sample_action(
+            learner.actor.params, now.next_obs, z, noise
+        )
+        next_value = _apply(
+            self.critic, learner.target_critic, now.next_obs, z, next_action
+        )
+        return losses.critic_target(
+            next_value,
+            next_log_prob,
+            alpha,
+            self.reward_scale * now.reward,
+            self.discount * (1 - now.terminated),
+        )
+
+    def update(
+        self, learner: LearnerState, batch: Batch, key: Array
+    ) -> tuple[LearnerState, Metrics]:
+        """Takes an ELBO step and a SAC step on the same transitions."""
+        key_model, key_policy = jax.random.split(key)
+        size = batch.window.shape[0]
+        noise = self.model_noise(key_model, size)
+        learner, model_metrics, z = self.model_step(learner, batch, noise)
+        noise = self.policy_noise(key_policy, size)
+        learner, policy_metrics = self.policy_step(learner, batch.current, z, noise)
+        errors = jnp.stack(
+            [model_metrics["elbo/state_error"], model_metrics["elbo/reward_error"]]
+        )
+        change = self.balanced_weights(average(errors)) - learner.loss_weights
+        weights = learner.loss_weights + self.loss_weight_rate * change
+        return learner.replace(loss_weights=weights), model_metrics | policy_metrics
+
+    def balanced_weights(self, errors: Array) -> Array:
+        """Returns loss weights `[2]` in proportion to state and reward errors `[2]`.
+
+        The reward error counts once for each predicted entry of the state.
+        """
+        weighted = errors * jnp.array([1.0, self.decoder.state_size])
+        return weighted / weighted.sum()
+
+
+@dataclasses.dataclass(frozen=True)
+class ContextPolicy:
+    """Acts in E environments on the task inferred from the last T transitions.
+
+    The window holds embeddings, so each transition goes through the encoder's
+    per-transition part once and not T times.
+
+    Attributes:
+      agent: how to apply the learner.
+      learner: the parameters.
+      deterministic: act on the mean; `[]` or `[E]` bool.
+    """
+
+    agent: Agent
+    learner: LearnerState
+    deterministic: Array | bool
+
+    def start(self, num_envs: int) -> Any:
+        """Returns the windows `[E, T, ...]` at the start of episodes."""
+        nothing = self._embed(jnp.zeros(self.agent.num_features))
+        shape = (num_envs, self.agent.window_steps)
+        return jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (*shape, *leaf.shape)), nothing
+        )
+
+    def observe(self, window: Any, transition: Transition) -> Any:
+        """Moves the newest transition `[E]` into the windows, the oldest out."""
+        scaled = normalizer.normalize(self.learner.normalizer, transition)
+        new = self._embed(normalizer.features(scaled))
+        return jax.tree.map(
+            lambda old, leaf: jnp.concatenate([old[:, 1:], leaf[:, None]], 1),
+            window,
+            new,
+        )
+
+    def infer(self, window: Any) -> Posterior:
+        """Returns the posterior `[E, ...]` of the task."""
+        encoder, params = self.agent.encoder, self.learner.model.params["encoder"]
+        return _apply(encoder, params, window, method="infer")
+
+    def act(self, window: Any, obs: Array, key: Array) -> Array:
+        """Returns actions `[E, A]` for raw observations `[E, obs_size]`."""
+        z = losses.infer_task(self.infer(window))
+        agent, params = self.agent, self.learner.actor.params
+        mean, log_std = _apply(agent.actor, params, obs, z)
+        noise = jax.random.normal(key, mean.shape)
+        quiet = jnp.asarray(self.deterministic)[..., None]
+        return jnp.tanh(mean + jnp.where(quiet, 0, jnp.exp(log_std) * noise))
+
+    def _embed(self, x: Array) -> Any:
+        encoder, params = self.agent.encoder, self.learner.model.params["encoder"]
+        return _apply(encoder, params, x, method="embed")
+
+
+def _apply(module: nn.Module, params: Params, *args: Any, **kwargs: Any) -> Any:
+    """Applies a module; linen's own type also allows for mutated variables."""
+    return module.apply(params, *args, **kwargs)
+
+
+def make_agent(config: Config, obs_size: int, action_size: int) -> Agent:
+    """Builds the agent that a valid configuration describes."""
+    encoder, sac = config.encoder, config.sac
+    prior = config.elbo.prior
+    sizes = (encoder.num_classes, encoder.latent_size)
+    merge = {"merge": encoder.merge} if encoder.kind == "shared_y" else {}
+    hidden = (sac.hidden_size,) * sac.num_layers
+    return Agent(
+        obs_size=obs_size,
+        action_size=action_size,
+        window_steps=encoder.window_steps,
+        latent_size=encoder.latent_size,
+        num_classes=encoder.num_classes,
+        encoder=ENCODERS[encoder.kind](*sizes, encoder.width_factor, **merge),
+        decoder=Decoder(config.elbo.decoder_width_factor, config.elbo.state_size),
+        class_prior=LearntPrior(*sizes)
+        if prior == "learnt"
+        else FixedPrior(*sizes, config.elbo.prior_std),
+        actor=Actor(hidden, action_size),
+        critic=Critic(hidden),
+        temperature=Temperature(
+            sac.temperature == "conditioned", sac.initial_temperature
+        ),
+        model_optimizer=optax.adam(config.elbo.learning_rate),
+        policy_optimizer=optax.adam(sac.learning_rate),
+        temperature_optimizer=optax.set_to_zero()
+        if sac.temperature == "fixed"
+        else optax.adam(sac.learning_rate),
+        elbo=losses.ElboSettings(
+            kl_z_weight=config.elbo.kl_z_weight,
+            kl_y_weight=config.elbo.kl_y_weight,
+            component_constraint=config.elbo.component_constraint,
+            state_difference=config.elbo.state_difference,
+            batch_size=sac.batch_size,
+        ),
+        discount=sac.discount,
+        reward_scale=sac.reward_scale,
+        target_rate=sac.target_rate,
+        target_entropy=-sac.target_entropy_factor * action_size,
+        loss_weight_rate=1 / config.train.validation_interval,
+        precision=config.train.precision,
+    )

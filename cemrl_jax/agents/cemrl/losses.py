@@ -1,0 +1,268 @@
+"""The losses: pure functions; gradients flow to the first argument only."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from cemrl_jax.agents.distributions import (
+    log_probs,
+    normal_kl,
+    product_of_gaussians,
+    uniform_kl,
+)
+from cemrl_jax.data.types import Batch, Metrics, Params, Posterior
+
+ActorApply = Callable[[Params, Array, Array], tuple[Array, Array]]
+CriticApply = Callable[[Params, Array, Array, Array], Array]
+
+
+class Model(Protocol):
+    """How the parts of the model are applied to their parameters."""
+
+    def encode(self, params: Params, window: Array) -> Posterior:
+        """Window `[B, T, F]` -> posterior."""
+        ...
+
+    def decode(
+        self, params: Params, obs: Array, action: Array, z: Array
+    ) -> tuple[Array, Array]:
+        """Normalised obs, action and z -> next state and reward."""
+        ...
+
+    def prior(self, params: Params) -> tuple[Array, Array]:
+        """Returns mean and standard deviation of p(z | class), `[K, Z]`."""
+        ...
+
+
+class ElboSettings(struct.PyTreeNode):
+    """Constants of the ELBO.
+
+    Attributes:
+      kl_z_weight: weight of the KL divergence of z (alpha_kl_z).
+      kl_y_weight: weight of the KL divergence of the class (beta_kl_y).
+      component_constraint: tell the encoder the true base task.
+      state_difference: the decoder predicts the change of the state.
+      batch_size: total over all devices; the loss is a sum over the batch.
+    """
+
+    kl_z_weight: float = struct.field(pytree_node=False)
+    kl_y_weight: float = struct.field(pytree_node=False)
+    component_constraint: bool = struct.field(pytree_node=False)
+    state_difference: bool = struct.field(pytree_node=False)
+    batch_size: int = struct.field(pytree_node=False)
+
+
+def class_gaussians(posterior: Posterior) -> tuple[Array, Array]:
+    """Multiplies each class's Gaussians over s: `[..., S, K, Z]` -> `[..., K, Z]`.
+
+    With one Gaussian nothing is multiplied. Scales are taken as variances and the
+    variance of the product as its scale (see `product_of_gaussians`).
+    """
+    if posterior.mean.shape[-3] == 1:
+        return posterior.mean[..., 0, :, :], posterior.std[..., 0, :, :]
+    return product_of_gaussians(posterior.mean, posterior.std, -3)
+
+
+def infer_task(posterior: Posterior) -> Array:
+    """Returns z `[..., Z]`: the mean for the most likely class.
+
+    Takes the most likely class of each s and multiplies their Gaussians over s.
+    """
+    best = posterior.probs.argmax(-1)[..., None, None]
+    mean = jnp.take_along_axis(posterior.mean, best, -2)[..., 0, :]
+    std = jnp.take_along_axis(posterior.std, best, -2)[..., 0, :]
+    if mean.shape[-2] == 1:
+        return mean[..., 0, :]
+    return product_of_gaussians(mean, std, -2)[0]
+
+
+def infer_class(posterior: Posterior) -> Array:
+    """Returns the class `[...]` that the product over s of the probabilities favours.
+
+    With S > 1, z may mix other classes: it takes the best of each s.
+    """
+    return posterior.probs.prod(-2).argmax(-1)
+
+
+def prediction_errors(
+    params: Params, model: Model, batch: Batch, z: Array, state_difference: bool
+) -> tuple[Array, Array]:
+    """Squared errors of the decoder's predictions, in normalised units.
+
+    Args:
+      params: parameters of the model.
+      model: how to apply them.
+      batch: `[B]` transitions.
+      z: `[B, N, Z]`, N guesses of the task for each transition.
+      state_difference: the target is the change of the normalised state.
+
+    Returns:
+      Errors of the state, summed over its entries, and of the reward, both `[B, N]`.
+    """
+    chex.assert_rank(z, 3)
+    scaled = batch.scaled
+    repeat = lambda x: jnp.broadcast_to(  # noqa: E731
+        x[:, None], (x.shape[0], z.shape[1], x.shape[-1])
+    )
+    state, reward = model.decode(params, repeat(scaled.obs), repeat(scaled.action), z)
+    target = scaled.next_obs - scaled.obs if state_difference else scaled.next_obs
+    state_error = jnp.square(state - target[:, None, : state.shape[-1]]).sum(-1)
+    return state_error, jnp.square(reward - scaled.reward[:, None])
+
+
+def elbo_loss(
+    params: Params,
+    model: Model,
+    batch: Batch,
+    noise: Array,
+    loss_weights: Array,
+    settings: ElboSettings,
+) -> tuple[Array, tuple[Metrics, Array]]:
+    """Minus the ELBO of the next state and reward (cerml/reconstruction_trainer.py).
+
+    Args:
+      params: parameters of encoder, decoder and prior.
+      model: how to apply them.
+      batch: `[B]` transitions with their windows.
+      noise: `[B, K, Z]` standard normal draws, one per class.
+      loss_weights: `[2]` weights of the state and reward errors.
+      settings: constants.
+
+    Returns:
+      The loss, a sum over the batch of all devices (on each device its average times
+      the total size, so that the average over devices is that sum), and metrics with
+      the inferred z `[B, Z]`.
+    """
+    posterior = model.encode(params, batch.window)
+    mean, std = class_gaussians(posterior)
+    chex.assert_equal_shape([mean, std, noise])
+    state_error, reward_error = prediction_errors(
+        params, model, batch, mean + std * noise, settings.state_difference
+    )
+    nll = loss_weights[0] * state_error + loss_weights[1] * reward_error
+    prior_mean, prior_std = model.prior(params)
+    kl_z = normal_kl(posterior.mean, posterior.std, prior_mean, prior_std)
+    kl_y = uniform_kl(posterior.probs)
+    per_class = -nll[:, None, :] - settings.kl_z_weight * kl_z
+    if settings.component_constraint:
+        label = jax.nn.one_hot(batch.current.task.base, posterior.probs.shape[-1])
+        label = label[:, None, :]
+        log_label = (label * log_probs(posterior.probs)).sum(-1)
+        elbo = (label * per_class).sum(-1) + settings.kl_y_weight * log_label
+    else:
+        elbo = (posterior.probs * per_class).sum(-1) - settings.kl_y_weight * kl_y
+    loss = -elbo.sum(-1).mean()
+    weight = jax.lax.stop_gradient(posterior.probs.mean(-2))
+    metrics = {
+        "elbo/loss": loss,
+        "elbo/state_error": (weight * state_error).sum(-1).mean(),
+        "elbo/reward_error": (weight * reward_error).sum(-1).mean(),
+        "elbo/kl_z": (posterior.probs * kl_z).sum((-2, -1)).mean(),
+        "elbo/kl_y": kl_y.sum(-1).mean(),
+    }
+    z = jax.lax.stop_gradient(infer_task(posterior))
+    return settings.batch_size * loss, (metrics, z)
+
+
+def mean_prediction_errors(
+    params: Params, model: Model, batch: Batch, state_difference: bool
+) -> Array:
+    """State and reward error `[2]` of a batch, with z the mean of the best class."""
+    z = infer_task(model.encode(params, batch.window))
+    errors = prediction_errors(params, model, batch, z[:, None], state_difference)
+    return jnp.stack(errors).mean((-2, -1))
+
+
+def temperature_loss(
+    params: Params,
+    apply: Callable[[Params, Array], Array],
+    z: Array,
+    log_prob: Array,
+    target_entropy: float,
+) -> tuple[Array, Metrics]:
+    """Raises the temperature while the policy's entropy is below its target.
+
+    Args:
+      params: parameters of the temperature.
+      apply: `(params, z) -> log temperature`, `[B]` or `[]`.
+      z: `[B, Z]` tasks.
+      log_prob: `[B]` log-probabilities of the policy's own actions.
+      target_entropy: entropy to keep, nats.
+
+    Returns:
+      The loss and metrics.
+    """
+    log_alpha = apply(params, z)
+    loss = -(log_alpha * jax.lax.stop_gradient(log_prob + target_entropy)).mean()
+    return loss, {
+        "sac/temperature_loss": loss,
+        "sac/temperature": jnp.exp(log_alpha).mean(),
+        "sac/entropy": -log_prob.mean(),
+    }
+
+
+def critic_target(
+    next_value: Array, next_log_prob: Array, alpha: Array, reward: Array, mask: Array
+) -> Array:
+    """Soft Bellman target `[B]`: r + discount * (min Q' - alpha log pi).
+
+    Args:
+      next_value: `[2, B]` target critic at the next observation and a new action.
+      next_log_prob: `[B]` of that action.
+      alpha: `[B]` or `[]` temperature.
+      reward: `[B]` scaled reward.
+      mask: `[B]` discount, 0 where the robot fell.
+    """
+    return reward + mask * (next_value.min(0) - alpha * next_log_prob)
+
+
+def critic_loss(
+    params: Params,
+    apply: CriticApply,
+    obs: Array,
+    z: Array,
+    action: Array,
+    target: Array,
+) -> tuple[Array, Metrics]:
+    """Mean squared distance of both Q-functions to the target `[B]`, added up."""
+    value = apply(params, obs, z, action)
+    errors = jnp.square(value - jax.lax.stop_gradient(target)).mean(-1)
+    return errors.sum(), {
+        "sac/critic_loss": errors.mean(),
+        "sac/value": value.mean(),
+        "sac/target": target.mean(),
+    }
+
+
+def actor_loss(
+    params: Params,
+    sample: Callable[[Params, Array, Array, Array], tuple[Array, Array]],
+    value: Callable[[Array, Array, Array], Array],
+    obs: Array,
+    z: Array,
+    noise: Array,
+    alpha: Array,
+) -> tuple[Array, Metrics]:
+    """Mean of alpha log pi - min Q for the policy's own actions.
+
+    Args:
+      params: parameters of the actor.
+      sample: `(params, obs, z, noise) -> (action, log_prob)`.
+      value: `(obs, z, action) -> [2, B]`, the UPDATED critic: the original's gradient
+        mixes weights from before and after the critic's step.
+      obs: `[B, obs_size]` raw observations.
+      z: `[B, Z]` tasks.
+      noise: `[B, action_size]` standard normal draws.
+      alpha: `[B]` or `[]` temperature, a constant here.
+
+    Returns:
+      The loss and metrics.
+    """
+    action, log_prob = sample(params, obs, z, noise)
+    loss = (alpha * log_prob - value(obs, z, action).min(0)).mean()
+    return loss, {"sac/actor_loss": loss}

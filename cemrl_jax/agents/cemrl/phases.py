@@ -1,0 +1,404 @@
+"""The phases of an epoch: functions of learner and worker, compiled by `train`."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from cemrl_jax.agents.cemrl import losses
+from cemrl_jax.agents.cemrl.agent import Agent
+from cemrl_jax.config import Config
+from cemrl_jax.data import normalizer, replay
+from cemrl_jax.data.rollout import deal_tasks, returns, rollout
+from cemrl_jax.data.types import (
+    Batch,
+    LearnerState,
+    Metrics,
+    Params,
+    ReplayState,
+    WorkerState,
+)
+from cemrl_jax.envs import NonStationaryEnv
+from cemrl_jax.runtime import parallel
+
+Step = Callable[[LearnerState, WorkerState], tuple[LearnerState, WorkerState, Metrics]]
+"""A phase on one device: `step(learner, worker) -> (learner, worker, metrics)`."""
+
+
+def _at_precision_of_agent(phase: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a phase multiply matrices as precisely as its agent asks for."""
+
+    @functools.wraps(phase)
+    def precise(self: Any, learner: LearnerState, worker: WorkerState) -> Any:
+        with jax.default_matmul_precision(self.agent.precision):
+            return phase(self, learner, worker)
+
+    return precise
+
+
+def make_collect(
+    env: NonStationaryEnv, agent: Agent, num_envs: int, num_steps: int
+) -> Step:
+    """Returns the phase that collects an episode in each of `num_envs` per device."""
+
+    def collect(
+        learner: LearnerState, worker: WorkerState
+    ) -> tuple[LearnerState, WorkerState, Metrics]:
+        key, key_tasks, key_rollout = jax.random.split(worker.key, 3)
+        transitions = rollout(
+            env,
+            agent.policy(learner, deterministic=False),
+            deal_tasks(key_tasks, worker.tasks, num_envs),
+            worker.tasks,
+            key_rollout,
+            num_steps,
+        )
+        learner = learner.replace(
+            normalizer=normalizer.update(
+                learner.normalizer, transitions, parallel.DEVICES
+            )
+        )
+        worker = worker.replace(replay=replay.add(worker.replay, transitions), key=key)
+        metrics = {
+            "collect/return": returns(transitions).mean(),
+            "collect/falls": transitions.terminated.sum(1).mean(),
+        }
+        return learner, worker, parallel.average(metrics)
+
+    return collect
+
+
+def make_fused(agent: Agent, batch_size: int, num_updates: int) -> Step:
+    """Returns the phase in which each update trains the model and the policy.
+
+    `batch_size` is per device.
+    """
+
+    def train(
+        learner: LearnerState, worker: WorkerState
+    ) -> tuple[LearnerState, WorkerState, Metrics]:
+        def update(learner: LearnerState, key: Array) -> tuple[LearnerState, Metrics]:
+            key_draw, key_update = jax.random.split(key)
+            place = replay.draw(worker.replay, key_draw, batch_size, "all", 1)
+            rows = replay.windows(worker.replay.data, place, agent.window_steps)
+            return agent.update(learner, agent.make_batch(learner, rows), key_update)
+
+        key, key_updates = jax.random.split(worker.key)
+        keys = jax.random.split(key_updates, num_updates)
+        with jax.default_matmul_precision(agent.precision):
+            learner, metrics = jax.lax.scan(update, learner, keys)
+        metrics = parallel.average(jax.tree.map(jnp.mean, metrics))
+        metrics["elbo/state_weight"] = learner.loss_weights[0]
+        return learner, worker.replace(key=key), metrics
+
+    return train
+
+
+class ModelTraining(struct.PyTreeNode):
+    """State of a phase that trains the model, with its early stopping.
+
+    Attributes:
+      learner: the learner.
+      key: randomness of this device.
+      step: `[]` int32 model steps so far.
+      best_params: parameters at the lowest validation error.
+      best_error: `[]` that error, state plus reward.
+      best_step: `[]` int32 when it was reached.
+      stop: `[]` bool, no better one for too long.
+      metrics: of the last step.
+    """
+
+    learner: LearnerState
+    key: Array
+    step: Array
+    best_params: Params
+    best_error: Array
+    best_step: Array
+    stop: Array
+    metrics: Metrics
+
+
+def after_validation(
+    state: ModelTraining,
+    agent: Agent,
+    validation_errors: Array,
+    train_errors: Array,
+    patience: int,
+) -> ModelTraining:
+    """Adapts the loss weights, remembers the best parameters, decides whether to stop.
+
+    Args:
+      state: the phase; `state.step` steps are done.
+      agent: says how errors make loss weights.
+      validation_errors: `[2]` state and reward error of a validation batch.
+      train_errors: `[2]` the same of a training batch.
+      patience: steps without a better validation before it stops.
+
+    Returns:
+      The phase. Unlike the original, the best parameters include the prior's.
+    """
+    weights = agent.balanced_weights(train_errors)
+    error = validation_errors.sum()
+    better = error < state.best_error
+    step = state.step - 1  # the number of the step just taken
+    best_step = jnp.where(better, step, state.best_step)
+    return state.replace(
+        learner=state.learner.replace(loss_weights=weights),
+        best_params=jax.tree.map(
+            lambda new, old: jnp.where(better, new, old),
+            state.learner.model.params,
+            state.best_params,
+        ),
+        best_error=jnp.where(better, error, state.best_error),
+        best_step=best_step,
+        stop=step - best_step > patience,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelPhase:
+    """Trains the model alone until it stops improving (reconstruction_trainer.py).
+
+    Attributes:
+      agent: the agent.
+      batch_size: per device.
+      max_steps: model steps at most.
+      interval: steps from one validation to the next.
+      fold: one in so many transitions is for validation.
+      patience: steps without a better validation before it stops.
+    """
+
+    agent: Agent
+    batch_size: int
+    max_steps: int
+    interval: int
+    fold: int
+    patience: int
+
+    @_at_precision_of_agent
+    def __call__(
+        self, learner: LearnerState, worker: WorkerState
+    ) -> tuple[LearnerState, WorkerState, Metrics]:
+        """Runs the phase; the learner returns with its best parameters."""
+        key, key_phase, key_last = jax.random.split(worker.key, 3)
+        state = ModelTraining(
+            learner=learner,
+            key=key_phase,
+            step=jnp.int32(0),
+            best_params=learner.model.params,
+            best_error=jnp.float32(jnp.inf),
+            best_step=jnp.int32(0),
+            stop=jnp.bool_(False),
+            metrics=self._no_metrics(learner, worker.replay),
+        )
+        state = jax.lax.while_loop(
+            lambda state: (state.step < self.max_steps) & ~state.stop,
+            lambda state: self._interval(state, worker.replay),
+            state,
+        )
+        model = state.learner.model.replace(params=state.best_params)
+        learner = state.learner.replace(model=model)
+        errors = self._errors(learner, worker.replay, key_last, "validation")
+        metrics = state.metrics | {
+            "elbo/validation_state_error": errors[0],
+            "elbo/validation_reward_error": errors[1],
+            "elbo/best_step": state.best_step.astype(jnp.float32),
+            "elbo/steps": state.step.astype(jnp.float32),
+            "elbo/state_weight": learner.loss_weights[0],
+        }
+        return learner, worker.replace(key=key), parallel.average(metrics)
+
+    def _interval(self, state: ModelTraining, memory: ReplayState) -> ModelTraining:
+        """Takes the steps up to a validation, the first of which follows one step.
+
+        A validation is not a branch of each step: where seeds train together, all
+        would compute it in each step to throw it away.
+        """
+        key, key_validation = jax.random.split(state.key)
+        steps = jnp.where(state.step == 0, 1, self.interval)
+        end = jnp.minimum(state.step + steps, self.max_steps)
+        state = jax.lax.while_loop(
+            lambda state: state.step < end,
+            lambda state: self._step(state, memory),
+            state.replace(key=key),
+        )
+        return jax.lax.cond(
+            (state.step - 1) % self.interval == 0,  # else the steps have run out
+            lambda state: self._validate(state, memory, key_validation),
+            lambda state: state,
+            state,
+        )
+
+    def _step(self, state: ModelTraining, memory: ReplayState) -> ModelTraining:
+        key, key_draw, key_noise = jax.random.split(state.key, 3)
+        batch = self._batch(state.learner, memory, key_draw, "train")
+        noise = self.agent.model_noise(key_noise, self.batch_size)
+        learner, metrics, _ = self.agent.model_step(state.learner, batch, noise)
+        return state.replace(
+            learner=learner, key=key, metrics=metrics, step=state.step + 1
+        )
+
+    def _validate(
+        self, state: ModelTraining, memory: ReplayState, key: Array
+    ) -> ModelTraining:
+        key_validation, key_train = jax.random.split(key)
+        return after_validation(
+            state,
+            self.agent,
+            self._errors(state.learner, memory, key_validation, "validation"),
+            self._errors(state.learner, memory, key_train, "train"),
+            self.patience,
+        )
+
+    def _errors(
+        self, learner: LearnerState, memory: ReplayState, key: Array, split: str
+    ) -> Array:
+        errors = losses.mean_prediction_errors(
+            learner.model.params,
+            self.agent,
+            self._batch(learner, memory, key, split),
+            self.agent.elbo.state_difference,
+        )
+        return parallel.average(errors)
+
+    def _batch(
+        self, learner: LearnerState, memory: ReplayState, key: Array, split: str
+    ) -> Batch:
+        place = replay.draw(memory, key, self.batch_size, split, self.fold)
+        rows = replay.windows(memory.data, place, self.agent.window_steps)
+        return self.agent.make_batch(learner, rows)
+
+    def _no_metrics(self, learner: LearnerState, memory: ReplayState) -> Metrics:
+        def step(key: Array) -> Metrics:
+            batch = self._batch(learner, memory, key, "train")
+            noise = self.agent.model_noise(key, self.batch_size)
+            return self.agent.model_step(learner, batch, noise)[1]
+
+        shapes = jax.eval_shape(step, jax.random.key(0))
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyPhase:
+    """Trains the policy on tasks inferred with a model that stays as it is.
+
+    Each transition of the replay goes through the encoder's per-transition part once,
+    before the updates; an update only merges T embeddings. The original relabels the
+    whole buffer for the same reason.
+
+    Attributes:
+      agent: the agent.
+      batch_size: per device.
+      num_updates: SAC updates.
+      chunk: transitions per environment that are embedded at once; divides the length
+        of the replay.
+    """
+
+    agent: Agent
+    batch_size: int
+    num_updates: int
+    chunk: int
+
+    @_at_precision_of_agent
+    def __call__(
+        self, learner: LearnerState, worker: WorkerState
+    ) -> tuple[LearnerState, WorkerState, Metrics]:
+        """Runs the phase."""
+        embedded = self.embed(learner, worker.replay)
+        nothing = self._embed_features(learner, jnp.zeros(self.agent.num_features))
+
+        def update(learner: LearnerState, key: Array) -> tuple[LearnerState, Metrics]:
+            key_draw, key_noise = jax.random.split(key)
+            place = replay.draw(worker.replay, key_draw, self.batch_size, "all", 1)
+            now = jax.tree.map(lambda leaf: leaf[place], worker.replay.data)
+            z = self._infer(learner, embedded, nothing, place, now.step)
+            noise = self.agent.policy_noise(key_noise, self.batch_size)
+            return self.agent.policy_step(learner, now, z, noise)
+
+        key, key_updates = jax.random.split(worker.key)
+        keys = jax.random.split(key_updates, self.num_updates)
+        learner, metrics = jax.lax.scan(update, learner, keys)
+        metrics = parallel.average(jax.tree.map(jnp.mean, metrics))
+        return learner, worker.replace(key=key), metrics
+
+    def embed(self, learner: LearnerState, memory: ReplayState) -> Any:
+        """Returns the embeddings of the whole replay, `[E, L, ...]`."""
+
+        def embed_chunk(start: Array) -> Any:
+            rows = jax.tree.map(
+                lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, self.chunk, 1),
+                memory.data,
+            )
+            scaled = normalizer.normalize(learner.normalizer, rows)
+            return self._embed_features(learner, normalizer.features(scaled))
+
+        def write(number: Array, embedded: Any) -> Any:
+            start = number * self.chunk
+            return jax.tree.map(
+                lambda leaf, new: jax.lax.dynamic_update_slice_in_dim(
+                    leaf, new, start, 1
+                ),
+                embedded,
+                embed_chunk(start),
+            )
+
+        length = memory.data.step.shape[1]
+        empty = jax.tree.map(
+            lambda leaf: jnp.zeros((leaf.shape[0], length, *leaf.shape[2:])),
+            jax.eval_shape(embed_chunk, jnp.int32(0)),
+        )
+        return jax.lax.fori_loop(0, memory.size // self.chunk, write, empty)
+
+    def _embed_features(self, learner: LearnerState, x: Array) -> Any:
+        params = learner.model.params["encoder"]
+        return self.agent.encoder.apply(params, x, method="embed")
+
+    def _infer(
+        self,
+        learner: LearnerState,
+        embedded: Any,
+        nothing: Any,
+        place: tuple[Array, Array],
+        step: Array,
+    ) -> Array:
+        env, index = place
+        before = replay.windows(embedded, (env, index - 1), self.agent.window_steps - 1)
+        exists = replay.exists(step, self.agent.window_steps)
+        window = jax.tree.map(
+            lambda leaf, blank: jnp.where(
+                exists.reshape(exists.shape + (1,) * blank.ndim), leaf, blank
+            ),
+            before,
+            nothing,
+        )
+        params = learner.model.params["encoder"]
+        posterior = self.agent.encoder.apply(params, window, method="infer")
+        return losses.infer_task(posterior)
+
+
+def make_phases(
+    config: Config, env: NonStationaryEnv, agent: Agent, num_devices: int
+) -> dict[str, Step]:
+    """Returns the phases of an epoch by name, in order; "collect" is the first."""
+    train, batch_size = config.train, config.sac.batch_size // num_devices
+    num_envs = config.rollout.num_envs // num_devices
+    collect = make_collect(env, agent, num_envs, config.rollout.num_steps)
+    if train.schedule == "fused":
+        fused = make_fused(agent, batch_size, train.num_updates)
+        return {"collect": collect, "train": fused}
+    model = ModelPhase(
+        agent,
+        batch_size,
+        max_steps=train.num_model_steps,
+        interval=train.validation_interval,
+        fold=train.validation_fold,
+        patience=train.early_stopping_steps,
+    )
+    chunk = config.rollout.num_steps
+    policy = PolicyPhase(agent, batch_size, train.num_updates, chunk)
+    return {"collect": collect, "model": model, "policy": policy}

@@ -1,0 +1,1 @@
+"""The commands; `scripts/` and the installed console commands start them."""

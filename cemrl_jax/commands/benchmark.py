@@ -1,0 +1,140 @@
+"""Measures throughput, start-up and the limits of the machine; compares results."""
+
+import argparse
+import datetime
+import importlib.util
+import json
+import os
+import pathlib
+import re
+from collections.abc import Iterable
+
+from cemrl_jax.benchmark import report
+from cemrl_jax.benchmark.measure import BenchmarkConfig, Row, sweep
+from cemrl_jax.benchmark.startup import measure_startup
+from cemrl_jax.commands import command_line
+from cemrl_jax.config import ConfigError
+from cemrl_jax.runtime import parallel
+
+EXAMPLES = """\
+examples:
+  python scripts/benchmark.py --config=configs/benchmark_cpu.py
+  python scripts/benchmark.py --config=configs/benchmark_cpu.py \\
+      --config.num_envs=64,256 --config.batch_sizes=1024
+  python scripts/benchmark.py --config=configs/benchmark_gpu.py \\
+      --base=configs/cheetah_non_stationary_vel.py --config.base.encoder.width_factor=4
+  python scripts/benchmark.py --config=configs/benchmark_cpu.py --startup
+  python scripts/benchmark.py --compare old.jsonl new.jsonl
+  python scripts/benchmark.py --table benchmarks/results/*.jsonl
+  python scripts/benchmark.py --plot benchmarks/results/<file>.jsonl
+
+What the numbers mean: benchmarks/README.md
+
+"""
+
+
+def main() -> None:
+    """Reads the command line and measures, or shows what was measured."""
+    args, overrides = make_parser().parse_known_args()
+    shows = [args.compare, args.table, args.plot]
+    if any(shows):
+        if overrides or args.config or sum(map(bool, shows)) > 1:
+            raise ConfigError("--compare, --table and --plot stand alone")
+        show(args)
+        return
+    config = command_line.read_config(args.config, [], BenchmarkConfig)
+    if args.base:
+        config.base = command_line.load_file(pathlib.Path(args.base))
+    config = command_line.override(config, overrides)
+    if args.startup:
+        # the runs to come need memory of the device that this process also sees
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    config.validate(parallel.num_devices())
+    if args.check:
+        print("the configuration is valid")
+        return
+    command_line.use_compile_cache(args.compile_cache)
+    say = lambda text: print(text, flush=True)  # noqa: E731
+    if args.startup:
+        write(config, "startup", [measure_startup(config, say)])
+    else:
+        write(config, "sweep", sweep(config, say))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    fields = command_line.describe(BenchmarkConfig())
+    parser = command_line.parser(
+        "Benchmarks CEMRL.", EXAMPLES + command_line.OVERRIDES + fields
+    )
+    # compile seconds are part of the result, so nothing may come from a cache
+    parser.set_defaults(compile_cache="off")
+    parser.add_argument(
+        "--config", metavar="FILE", help="a benchmark preset, configs/benchmark_*.py"
+    )
+    parser.add_argument(
+        "--base", metavar="FILE", help="measure this training preset instead"
+    )
+    parser.add_argument(
+        "--startup",
+        action="store_true",
+        help="measure the time to the end of the first epoch, with an empty compile"
+        " cache and with a full one, instead of the sweep",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="check the configuration and stop"
+    )
+    parser.add_argument(
+        "--compare", nargs=2, metavar=("A", "B"), help="two result files side by side"
+    )
+    parser.add_argument(
+        "--table", nargs="+", metavar="FILE", help="result files as markdown tables"
+    )
+    parser.add_argument(
+        "--plot", nargs="+", metavar="FILE", help="draw result files again"
+    )
+    return parser
+
+
+def show(args: argparse.Namespace) -> None:
+    """Shows result files that are there already."""
+    read = lambda path: report.read_rows(pathlib.Path(path))  # noqa: E731
+    if args.compare:
+        print(report.compare(*map(read, args.compare)))
+    if args.table:
+        print(report.table([row for path in args.table for row in read(path)]))
+    for path in args.plot or []:
+        for file in report.plot(read(path), pathlib.Path(path).with_suffix("")):
+            print(file)
+
+
+def write(config: BenchmarkConfig, what: str, rows: Iterable[Row]) -> None:
+    """Writes rows as they come, one a line; then shows them as tables and plots."""
+    path, done = None, []
+    for row in rows:
+        if path is None:
+            path = result_path(config, what, row)
+        done.append(row)
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    if path is None:
+        raise ConfigError(f"max_minutes={config.max_minutes} left no time for a row")
+    print("\n" + report.table(done) + "\n")
+    if what == "sweep" and importlib.util.find_spec("matplotlib"):
+        print("plots: ", *report.plot(done, path.with_suffix("")))
+    print(f"rows:   {path}")
+
+
+def result_path(config: BenchmarkConfig, what: str, row: Row) -> pathlib.Path:
+    """Returns a new file's path, made of the benchmark's name, device and time."""
+    directory = pathlib.Path(config.output_dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    device = re.sub(r"[^a-z0-9]+", "-", row["device_kind"].lower()).strip("-")
+    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    name = config.name if what == "sweep" else f"{config.name}_{what}"
+    return directory / f"{name}_{device}_{now}.jsonl"
+
+
+def console() -> None:
+    """Runs the command; the entry point of the script and of `cemrl-benchmark`."""
+    command_line.run(main)

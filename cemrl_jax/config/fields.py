@@ -1,0 +1,91 @@
+"""Fields of nested configurations: paths, docs, types."""
+
+import dataclasses
+import difflib
+import inspect
+import re
+import types
+import typing
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run; the message says what to change."""
+
+
+def get_field(config: Any, path: str) -> Any:
+    """Returns the value at a dotted path.
+
+    Raises:
+      ConfigError: there is no such field; names the nearest one.
+    """
+    value = config
+    for name in path.split("."):
+        if not dataclasses.is_dataclass(value) or name not in field_names(value):
+            known = field_paths(config)
+            raise ConfigError(f"unknown field {path}{nearest(path, known)}")
+        value = getattr(value, name)
+    return value
+
+
+def field_paths(config: Any, prefix: str = "") -> list[str]:
+    """Returns the dotted paths of all fields, in order, without the branches."""
+    paths = []
+    for name in field_names(config):
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            paths += field_paths(value, f"{prefix}{name}.")
+        else:
+            paths.append(prefix + name)
+    return paths
+
+
+def field_docs(config: Any, prefix: str = "") -> dict[str, str]:
+    """Returns dotted path -> what the field means, from the classes' docstrings."""
+    docs = {}
+    text = inspect.getdoc(type(config)) or ""
+    entries = re.findall(r"^  (\w+): ((?:.|\n    )*)", text, re.MULTILINE)
+    own = {name: " ".join(words.split()) for name, words in entries}
+    for name in field_names(config):
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            docs |= field_docs(value, f"{prefix}{name}.")
+        else:
+            docs[prefix + name] = own.get(name, "")
+    return docs
+
+
+def type_problems(config: Any, prefix: str = "") -> list[str]:
+    """Returns a complaint for each field whose value is not of its type."""
+    problems = []
+    for field in dataclasses.fields(config):
+        value, path = getattr(config, field.name), prefix + field.name
+        if dataclasses.is_dataclass(value):
+            problems += type_problems(value, path + ".")
+            continue
+        expected = _plain_type(field.type)
+        if expected is float and type(value) is int:
+            value = float(value)
+            setattr(config, field.name, value)
+        if expected in (int, float, str, bool, tuple) and type(value) is not expected:
+            article = "an" if expected is int else "a"
+            problems.append(f"{path}={value!r} must be {article} {expected.__name__}")
+        elif expected not in (int, float, str, bool, tuple):
+            problems.append(f"{path}={value!r} must be an object of its kind")
+    return problems
+
+
+def _plain_type(annotation: Any) -> Any:
+    origin = typing.get_origin(annotation)
+    return annotation if origin in (None, types.UnionType) else origin
+
+
+def field_names(config: Any) -> list[str]:
+    """Returns the names of a configuration's own fields, in order."""
+    return [field.name for field in dataclasses.fields(config)]
+
+
+def nearest(name: Any, known: Any) -> str:
+    """Returns a hint at the known name that is most like `name`, if one is."""
+    matches = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]}?" if matches else ""

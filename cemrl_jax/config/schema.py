@@ -1,0 +1,242 @@
+"""The whole configuration: its fields and what they mean."""
+
+import dataclasses
+
+from cemrl_jax.config import rules
+from cemrl_jax.config.fields import ConfigError
+from cemrl_jax.envs import NonStationaryEnv
+from cemrl_jax.envs.base import Robot, Schedule, TaskDistribution
+from cemrl_jax.envs.robots import HalfCheetah
+from cemrl_jax.envs.schedules import Stationary
+from cemrl_jax.envs.tasks import Velocity
+
+
+@dataclasses.dataclass
+class EnvConfig:
+    """Robot x task distribution x schedule. Presets name the objects themselves.
+
+    Attributes:
+      robot: the body.
+      task: the family of tasks.
+      schedule: when the task changes within an episode.
+      num_train_tasks: size of the pool that training draws from.
+      num_test_tasks: size of the pool that evaluation uses; drawn from its own key.
+    """
+
+    robot: Robot = dataclasses.field(default_factory=HalfCheetah)
+    task: TaskDistribution = dataclasses.field(default_factory=Velocity)
+    schedule: Schedule = dataclasses.field(default_factory=Stationary)
+    num_train_tasks: int = 100
+    num_test_tasks: int = 30
+
+    def make(self) -> NonStationaryEnv:
+        """Returns the environment."""
+        return NonStationaryEnv(self.robot, self.task, self.schedule)
+
+
+@dataclasses.dataclass
+class RolloutConfig:
+    """How experience is collected; counts are totals over all devices.
+
+    Attributes:
+      num_envs: environments that run side by side, one episode each per collect.
+      num_steps: length of an episode, in steps.
+      num_initial: collects with the untrained policy before the first epoch.
+    """
+
+    num_envs: int = 20
+    num_steps: int = 200
+    num_initial: int = 0
+
+
+@dataclasses.dataclass
+class ReplayConfig:
+    """Memory of transitions.
+
+    Attributes:
+      capacity: transitions kept, a total over all devices; rounded down to whole
+        collects, and never more than the run produces.
+    """
+
+    capacity: int = 1_000_000
+
+
+@dataclasses.dataclass
+class EncoderConfig:
+    """The network that infers the task.
+
+    Attributes:
+      kind: see `cemrl_jax.agents.cemrl.encoders`.
+      merge: how shared_y agrees on a class, one of its `MERGES`.
+      window_steps: T, transitions that it sees.
+      num_classes: K, Gaussians in the mixture.
+      latent_size: Z, size of the task variable.
+      width_factor: width of its layers, in widths of its input.
+    """
+
+    kind: str = "shared_y"
+    merge: str = "add"
+    window_steps: int = 10
+    num_classes: int = 1
+    latent_size: int = 1
+    width_factor: float = 10.0
+
+
+@dataclasses.dataclass
+class ElboConfig:
+    """What trains the encoder.
+
+    Attributes:
+      learning_rate: of encoder, decoder and prior.
+      decoder_width_factor: width of the decoder's layers, in widths of its input.
+      state_size: leading entries of the next observation that the decoder predicts.
+      state_difference: predict the change of the state instead.
+      kl_z_weight: weight of the KL divergence of z.
+      kl_y_weight: weight of the KL divergence of the class.
+      prior: "fixed" (mean = class index) or "learnt".
+      prior_std: standard deviation of the fixed prior.
+      component_constraint: tell the encoder the true base task.
+    """
+
+    learning_rate: float = 3e-4
+    decoder_width_factor: float = 10.0
+    state_size: int = 8
+    state_difference: bool = False
+    kl_z_weight: float = 1e-3
+    kl_y_weight: float = 1e-3
+    prior: str = "fixed"
+    prior_std: float = 0.5
+    component_constraint: bool = False
+
+
+@dataclasses.dataclass
+class SACConfig:
+    """Soft actor-critic on [observation, z].
+
+    Attributes:
+      batch_size: transitions in an update, a total over all devices; the ELBO's too.
+      learning_rate: of actor, critic and temperature.
+      hidden_size: width of the hidden layers.
+      num_layers: number of hidden layers.
+      discount: of future rewards.
+      reward_scale: factor on rewards.
+      target_rate: share of the critic that enters its target in a step.
+      temperature: "learnt", "conditioned" (on z) or "fixed".
+      initial_temperature: its start, or its value if fixed.
+      target_entropy_factor: entropy to keep, in nats per action dimension, negated.
+    """
+
+    batch_size: int = 256
+    learning_rate: float = 3e-4
+    hidden_size: int = 300
+    num_layers: int = 3
+    discount: float = 0.99
+    reward_scale: float = 1.0
+    target_rate: float = 0.005
+    temperature: str = "learnt"
+    initial_temperature: float = 1.0
+    target_entropy_factor: float = 1.0
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    """What an epoch does after collecting.
+
+    Attributes:
+      num_epochs: epochs of the run.
+      schedule: "fused" (each update trains the model and the policy on the same
+        transitions) or "alternating" (the original's: first the model, with
+        validation and early stopping, then the policy).
+      num_updates: policy updates in an epoch; with "fused" model updates too.
+      num_model_steps: with "alternating", model updates in an epoch at most.
+      validation_interval: with "alternating", model steps from one validation to
+        the next; with "fused", the memory of the loss weights in updates.
+      validation_fold: one in so many transitions is for validation.
+      early_stopping_steps: model steps without a better validation before it stops.
+      precision: of matrix products in updates: "highest" (float32) or "default" (what
+        the device does fastest: TF32 on recent NVIDIA GPUs, bfloat16 on TPUs, float32
+        on CPUs). Physics and acting are always at the highest.
+    """
+
+    num_epochs: int = 500
+    schedule: str = "fused"
+    num_updates: int = 2000
+    num_model_steps: int = 5000
+    validation_interval: int = 50
+    validation_fold: int = 5
+    early_stopping_steps: int = 500
+    precision: str = "highest"
+
+
+@dataclasses.dataclass
+class EvaluationConfig:
+    """When and how the policy is judged.
+
+    Attributes:
+      interval: epochs from one evaluation to the next; the last epoch always has one.
+      num_episodes: episodes per task and case.
+    """
+
+    interval: int = 10
+    num_episodes: int = 1
+
+
+@dataclasses.dataclass
+class CheckpointConfig:
+    """What is saved.
+
+    Attributes:
+      interval: epochs from one checkpoint to the next; the last epoch always has one.
+      keep: number of latest checkpoints to keep; the best one is kept as well.
+      replay: save the replay too, which `--resume` needs to continue the same run.
+    """
+
+    interval: int = 10
+    keep: int = 2
+    replay: bool = True
+
+
+@dataclasses.dataclass
+class Config:
+    """A run.
+
+    Attributes:
+      name: what is learnt; names the folder of the runs.
+      seed: of everything random.
+      num_seeds: runs with this and the following seeds, trained in the same programs.
+      output_dir: folder of all runs.
+      tensorboard: write TensorBoard events beside the CSV file.
+    """
+
+    name: str = "cheetah-stationary-vel"
+    seed: int = 0
+    num_seeds: int = 1
+    output_dir: str = "output"
+    tensorboard: bool = True
+    env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
+    rollout: RolloutConfig = dataclasses.field(default_factory=RolloutConfig)
+    replay: ReplayConfig = dataclasses.field(default_factory=ReplayConfig)
+    encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
+    elbo: ElboConfig = dataclasses.field(default_factory=ElboConfig)
+    sac: SACConfig = dataclasses.field(default_factory=SACConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+
+    def validate(self, num_devices: int) -> None:
+        """Checks every rule.
+
+        Raises:
+          ConfigError: lists each broken rule with the field, its value and the rule.
+        """
+        problems = rules.problems(self, num_devices)
+        if problems:
+            raise ConfigError("\n".join(problems))
+
+    @property
+    def replay_length(self) -> int:
+        """L, transitions kept per environment: whole episodes, no more than needed."""
+        rollout = self.rollout
+        episodes = self.replay.capacity // (rollout.num_envs * rollout.num_steps)
+        needed = rollout.num_initial + self.train.num_epochs
+        return min(episodes, needed) * rollout.num_steps

@@ -1,0 +1,1 @@
+"""What is collected and how it is kept: rollouts, replay, statistics, tasks."""

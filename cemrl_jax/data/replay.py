@@ -1,0 +1,160 @@
+"""Replay on the device: a ring of transitions per environment, sampled as windows.
+
+Every environment appends equally long chunks, each of which begins an episode, and the
+ring holds a whole number of chunks: so what is overwritten is always a whole chunk, and
+no window ever reaches across the write position.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from cemrl_jax.data.types import ReplayState, Transition
+
+SPLITS = ("all", "train", "validation")
+
+
+def init(example: Transition, num_envs: int, length: int) -> ReplayState:
+    """Returns an empty replay.
+
+    Args:
+      example: one transition without leading axes; only shapes and dtypes matter.
+      num_envs: E, environments that this device collects from.
+      length: L, transitions kept for each of them.
+    """
+    data = jax.tree.map(
+        lambda leaf: jnp.zeros((num_envs, length, *leaf.shape), leaf.dtype), example
+    )
+    return ReplayState(data=data, cursor=jnp.int32(0), size=jnp.int32(0))
+
+
+def add(state: ReplayState, chunk: Transition) -> ReplayState:
+    """Appends `[E, n]` transitions that begin an episode; `n` divides the length.
+
+    Raises:
+      ValueError: `n` does not divide the length.
+    """
+    length, steps = state.data.step.shape[1], chunk.step.shape[1]
+    if length % steps:
+        raise ValueError(f"replay length {length} must be a multiple of {steps} steps")
+    data = jax.tree.map(
+        lambda ring, new: jax.lax.dynamic_update_slice_in_dim(
+            ring, new.astype(ring.dtype), state.cursor, 1
+        ),
+        state.data,
+        chunk,
+    )
+    return ReplayState(
+        data=data,
+        cursor=(state.cursor + steps) % length,
+        size=jnp.minimum(state.size + steps, length),
+    )
+
+
+def draw(
+    state: ReplayState, key: Array, batch_size: int, split: str, fold: int
+) -> tuple[Array, Array]:
+    """Draws places of transitions, uniformly and with replacement.
+
+    Args:
+      state: the replay; it must not be empty.
+      key: the key is consumed.
+      batch_size: B.
+      split: `"all"`, or `"train"` or `"validation"`, which share out the transitions.
+      fold: one in `fold` transitions is for validation; its place among its `fold`
+        neighbours is pseudo-random but never changes.
+
+    Returns:
+      Environment `[B]` and index `[B]` below the replay's size.
+    """
+    key_env, key_index = jax.random.split(key)
+    env = jax.random.randint(key_env, (batch_size,), 0, state.data.step.shape[0])
+    return env, _draw_index(key_index, env, state.size, split, fold)
+
+
+def windows(data: Any, place: tuple[Array, Array], window: int) -> Any:
+    """Gathers what stands at a place and the `window` entries before it.
+
+    Args:
+      data: arrays `[E, L, ...]`.
+      place: environment and index, `[B]` each.
+      window: T.
+
+    Returns:
+      The same arrays `[B, T + 1, ...]`, oldest first; those from before the start of
+      the episode belong to something else (see `exists`).
+    """
+    env, index = place
+    lag = jnp.arange(window, -1, -1)
+    return jax.tree.map(
+        lambda leaf: leaf[env[:, None], (index[:, None] - lag) % leaf.shape[1]], data
+    )
+
+
+def exists(step: Array, window: int) -> Array:
+    """Returns which of the `window` entries before a transition are of its episode.
+
+    Args:
+      step: `[B]` index of the transition in its episode.
+      window: T.
+
+    Returns:
+      `[B, T]` bool, oldest first.
+    """
+    return jnp.arange(window, 0, -1) <= step[:, None]
+
+
+def resize(state: ReplayState, length: int) -> ReplayState:
+    """Returns replays `[D, E, L]` of the host with another length.
+
+    A longer ring goes on where the old one stopped; one that must drop transitions
+    keeps its newest.
+    """
+    old = state.data.step.shape[2]
+    if old == length:
+        return state
+    size, cursor = int(state.size[0]), int(state.cursor[0])
+    kept = min(size, length)
+    order = (cursor - kept + np.arange(kept)) % old
+
+    def move(leaf: np.ndarray) -> np.ndarray:
+        new = np.zeros((*leaf.shape[:2], length, *leaf.shape[3:]), leaf.dtype)
+        new[:, :, :kept] = leaf[:, :, order]
+        return new
+
+    return ReplayState(
+        data=jax.tree.map(move, state.data),
+        cursor=jnp.full_like(state.cursor, kept % length),
+        size=jnp.full_like(state.size, kept),
+    )
+
+
+def num_bytes(example: Transition, num_envs: int, length: int) -> int:
+    """Returns the memory that `init` allocates with these arguments, bytes."""
+    shapes = jax.eval_shape(lambda: init(example, num_envs, length))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+
+
+def _draw_index(key: Array, env: Array, size: Array, split: str, fold: int) -> Array:
+    """Draws an index `[B]` below `size` for each environment `[B]`."""
+    if split == "all":
+        return jax.random.randint(key, env.shape, 0, size)
+    num_groups = size // fold
+    per_group = {"train": fold - 1, "validation": 1}[split]
+    draw = jax.random.randint(key, env.shape, 0, num_groups * per_group)
+    group, place = draw // per_group, draw % per_group
+    held_out = _mix(group, env) % fold
+    offset = place + 1 if split == "train" else 0
+    return group * fold + (held_out + offset) % fold
+
+
+def _mix(a: Array, b: Array) -> Array:
+    """Hashes pairs of integers to non-negative ones (a 32-bit finaliser)."""
+    x = a.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)
+    x = x ^ b.astype(jnp.uint32) * jnp.uint32(0x85EBCA77)
+    x = (x ^ (x >> 15)) * jnp.uint32(0x2C1B3C6D)
+    x = (x ^ (x >> 12)) * jnp.uint32(0x297A2D39)
+    return ((x ^ (x >> 15)) >> 1).astype(jnp.int32)

@@ -1,0 +1,128 @@
+"""Episodes: environments side by side, stepped inside one compiled program."""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from cemrl_jax.data.types import Transition
+from cemrl_jax.envs import EnvState, NonStationaryEnv, Task
+
+
+class Policy(Protocol):
+    """Acts in E environments, with a memory of each."""
+
+    def start(self, num_envs: int) -> Any:
+        """Returns the memory `[E, ...]` at the start of episodes."""
+        ...
+
+    def act(self, window: Any, obs: Array, key: Array) -> Array:
+        """Returns actions `[E, action_size]`; the key is consumed."""
+        ...
+
+    def observe(self, window: Any, transition: Transition) -> Any:
+        """Returns the memory after transitions `[E]`."""
+        ...
+
+
+class _Carry(struct.PyTreeNode):
+    """State of a rollout: environments `[E]`, the policy's memory `[E]`."""
+
+    env: EnvState
+    window: Any
+
+
+def rollout(
+    env: NonStationaryEnv,
+    policy: Policy,
+    tasks: Task,
+    pool: Task,
+    key: Array,
+    num_steps: int,
+    frozen: Array | bool = False,
+) -> Transition:
+    """Runs one episode of fixed length in each of E environments.
+
+    A robot that falls starts again in the first state of another environment of this
+    rollout, with the task that it had and a schedule that begins anew.
+
+    Args:
+      env: the environment.
+      policy: acts.
+      tasks: `[E]` tasks to start with.
+      pool: tasks that a change may draw from: `[N]`, or `[E, N]` for each its own.
+      key: the key is consumed.
+      num_steps: L.
+      frozen: `[E]` or `[]` bool, keep the first task whatever the schedule says.
+
+    Returns:
+      Transitions `[E, L]`; their tasks come without the overrides of the model.
+    """
+    num_envs = tasks.kind.shape[0]
+    key_reset, key_steps = jax.random.split(key)
+    first = jax.vmap(env.reset)(jax.random.split(key_reset, num_envs), tasks)
+    with jax.default_matmul_precision("highest"):
+        fresh_window = policy.start(num_envs)
+    frozen = jnp.broadcast_to(frozen, (num_envs,))
+    pool_axis = 0 if pool.kind.ndim == 2 else None
+    step_env = jax.vmap(env.step, in_axes=(0, 0, pool_axis, 0))
+
+    def step(carry: _Carry, inputs: tuple[Array, Array]) -> tuple[_Carry, Transition]:
+        key, number = inputs
+        before = carry.env
+        action = policy.act(carry.window, before.obs, key)
+        after = step_env(before, action, pool, frozen)
+        data = transition(before, action, after)
+        fallen = after.terminated
+        other = 1 + number % max(num_envs - 1, 1)
+        start = jax.tree.map(lambda leaf: jnp.roll(leaf, other, 0), first)
+        window = policy.observe(carry.window, data)
+        carry = _Carry(
+            env=where_env(fallen, jax.vmap(env.restart)(after, start), after),
+            window=where_env(fallen, fresh_window, window),
+        )
+        return carry, data
+
+    carry = _Carry(env=first, window=fresh_window)
+    inputs = (jax.random.split(key_steps, num_steps), jnp.arange(num_steps))
+    with jax.default_matmul_precision("highest"):
+        _, transitions = jax.lax.scan(step, carry, inputs)
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), transitions)
+
+
+def transition(before: EnvState, action: Array, after: EnvState) -> Transition:
+    """Returns the step between two states, its task without overrides of the model."""
+    return Transition(
+        obs=before.obs,
+        action=action,
+        reward=after.reward,
+        next_obs=after.obs,
+        terminated=after.terminated.astype(jnp.float32),
+        step=before.step,
+        task=after.task.replace(model={}),
+    )
+
+
+def where_env(mask: Array, new: Any, old: Any) -> Any:
+    """Selects whole environments: `mask` is `[E]`, every leaf is `[E, ...]`."""
+
+    def select(a: Array, b: Array) -> Array:
+        return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(select, new, old)
+
+
+def deal_tasks(key: Array, pool: Task, num_envs: int) -> Task:
+    """Deals the tasks of a pool `[N]` to environments `[E]`, as evenly as possible."""
+    num_tasks = pool.kind.shape[0]
+    rounds = -(-num_envs // num_tasks)
+    order = jax.random.permutation(key, jnp.arange(rounds * num_tasks) % num_tasks)
+    return jax.tree.map(lambda leaf: leaf[order[:num_envs]], pool)
+
+
+def returns(transitions: Transition) -> Array:
+    """Returns the undiscounted return `[E]` of each first episode in `[E, L]`."""
+    fallen = jnp.cumsum(transitions.terminated, 1) - transitions.terminated
+    return jnp.where(fallen > 0, 0, transitions.reward).sum(1)

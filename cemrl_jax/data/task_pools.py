@@ -1,0 +1,40 @@
+"""The tasks of a run, as a file: so that a run keeps them, whatever draws them."""
+
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+
+from cemrl_jax.envs import Task
+
+FILE = "tasks.npz"
+"""Arrays `<pool>/kind`, `/base`, `/spec` and `/model/<field>`, all `[N, ...]`."""
+
+
+def save(pools: dict[str, Task], directory: pathlib.Path) -> None:
+    """Writes pools of tasks `[N]` into the folder of a run."""
+    arrays = {}
+    for name, tasks in pools.items():
+        leaves = {"kind": tasks.kind, "base": tasks.base, "spec": tasks.spec}
+        leaves |= {f"model/{field}": value for field, value in tasks.model.items()}
+        arrays |= {f"{name}/{leaf}": np.asarray(x) for leaf, x in leaves.items()}
+    np.savez(directory / FILE, **arrays)
+
+
+def load(directory: pathlib.Path) -> dict[str, Task]:
+    """Returns what `save` wrote, by name of the pool."""
+    with np.load(directory / FILE) as file:
+        arrays = {name: jnp.asarray(file[name]) for name in file.files}
+    return {
+        name: Task(
+            kind=arrays[f"{name}/kind"],
+            base=arrays[f"{name}/base"],
+            spec=arrays[f"{name}/spec"],
+            model={
+                path.split("/")[2]: value
+                for path, value in arrays.items()
+                if path.startswith(f"{name}/model/")
+            },
+        )
+        for name in dict.fromkeys(path.split("/")[0] for path in arrays)
+    }

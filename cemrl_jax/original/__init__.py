@@ -1,0 +1,1 @@
+"""The original program's configurations and weights."""

@@ -1,0 +1,1 @@
+"""What a run tells: CSV, TensorBoard, a display."""

@@ -1,0 +1,185 @@
+"""Devices and processes: the only file that names them.
+
+A run on several hosts is one process per host, each of which runs the same program.
+Between phases the learner and the workers are then global arrays, of which a process
+holds its own devices' part; everything else that a process has is its own.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from cemrl_jax.data.types import Trainable
+
+Aux = TypeVar("Aux")
+
+DEVICES = "devices"
+
+
+def spmd(step: Callable[..., Any]) -> Any:
+    """Maps `step(learner, worker) -> (learner, worker, metrics)` over all devices.
+
+    The learner is the same on every device and has no device axis; every leaf of the
+    worker has a leading device axis `[D, ...]`. Both are donated. `step` must return
+    a learner and metrics that agree on all devices: of values that differ, device 0's
+    would be taken without a word, hence `assert_replicated`. Where there are several
+    processes, what is compiled of it takes and returns global arrays, see `join`.
+    """
+    mapped = jax.pmap(
+        step,
+        axis_name=DEVICES,
+        in_axes=(None, 0),
+        out_axes=(None, 0, None),
+        donate_argnums=(0, 1),
+    )
+    return mapped if jax.process_count() == 1 else _Global(mapped)
+
+
+class _Global:
+    """A function of `spmd` where there are several processes."""
+
+    def __init__(self, mapped: Any) -> None:
+        self._mapped = mapped
+
+    def lower(self, learner: Any, worker: Any) -> Any:
+        """Lowers it for arguments like these, which stay untouched."""
+        to_local = multihost_utils.global_array_to_host_local_array
+        own = (
+            to_local(learner, _all_devices(), PartitionSpec()),
+            to_local(worker, _all_devices(), PartitionSpec(DEVICES)),
+        )
+        # It is lowered for local arrays, and uses them up.
+        return self._mapped.lower(*jax.tree.map(jnp.copy, own))
+
+
+def average(tree: Any) -> Any:
+    """Averages over devices, inside a mapped function."""
+    return jax.lax.pmean(tree, DEVICES)
+
+
+def gradient_step(
+    loss: Callable[..., tuple[Array, Aux]],
+    optimizer: optax.GradientTransformation,
+    state: Trainable,
+    *args: Any,
+) -> tuple[Trainable, Aux]:
+    """Takes one step along the gradient of `loss`, averaged over all devices.
+
+    Returns the new parameters with their optimiser's state, and what `loss` returns
+    beside its value.
+    """
+    grads, aux = jax.grad(loss, has_aux=True)(state.params, *args)
+    updates, opt_state = optimizer.update(average(grads), state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return Trainable(params=params, opt_state=opt_state), aux
+
+
+def split_keys(key: Array, num_devices: int) -> Array:
+    """Returns a key per device, `[D]`."""
+    return jax.random.split(key, num_devices)
+
+
+def num_devices() -> int:
+    """Returns the number of devices that `spmd` maps over, on all hosts together."""
+    return jax.device_count()
+
+
+def is_first_process() -> bool:
+    """Returns whether this process is the one that writes what a run produces."""
+    return jax.process_index() == 0
+
+
+def assert_replicated(tree: Any) -> None:
+    """Checks that every device holds the same values.
+
+    Raises:
+      AssertionError: a leaf differs between devices; names it.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        first, *others = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        for number, other in enumerate(others, start=1):
+            if not np.array_equal(first, other, equal_nan=first.dtype.kind == "f"):
+                name = jax.tree_util.keystr(path)
+                raise AssertionError(f"{name} differs between device 0 and {number}")
+
+
+def on_each_device(make: Callable[..., Any], keys: Array, *shared: Any) -> Any:
+    """Returns `make(key, *shared)` of every device, `[D, ...]`, each on its own.
+
+    Where there are several processes each gets the rows of its own devices.
+    """
+    return jax.pmap(make, in_axes=(0, *(None for _ in shared)))(own_rows(keys), *shared)
+
+
+def agree(text: str) -> str:
+    """Returns the first process's text; all must call it at once."""
+    if jax.process_count() == 1:
+        return text
+    letters = np.frombuffer(text.encode(), np.uint8)
+    return bytes(multihost_utils.broadcast_one_to_all(letters)).decode()
+
+
+def own_rows(worker: Any) -> Any:
+    """Returns the rows of `[D, ...]` arrays that belong to this process's devices."""
+    count = jax.local_device_count()
+    rows = slice(jax.process_index() * count, (jax.process_index() + 1) * count)
+    return jax.tree.map(lambda leaf: leaf[rows], worker)
+
+
+def place(worker: Any) -> Any:
+    """Puts the rows of `[D, ...]` arrays of the host on one device each."""
+    rows = NamedSharding(_own_devices(), PartitionSpec(DEVICES))
+    return jax.device_put(own_rows(worker), rows)
+
+
+def join(learner: Any, worker: Any) -> tuple[Any, Any]:
+    """Returns learner and workers as the programs of `spmd` want them.
+
+    Args:
+      learner: arrays of one device; in all processes the same.
+      worker: `[D, ...]`, the rows of this process's devices, each on its device.
+    """
+    if jax.process_count() == 1:
+        everywhere = NamedSharding(_own_devices(), PartitionSpec())
+        return jax.device_put(learner, everywhere), worker
+    to_global = multihost_utils.host_local_array_to_global_array
+    return (
+        to_global(learner, _all_devices(), PartitionSpec()),
+        to_global(worker, _all_devices(), PartitionSpec(DEVICES)),
+    )
+
+
+def on_first_device(tree: Any) -> Any:
+    """Returns arrays that are the same on every device as arrays of one device."""
+    own = jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+    return jax.device_put(own, jax.local_devices()[0])
+
+
+def memory_bytes() -> int | None:
+    """Returns the memory that is free on a device, bytes; None if it does not say."""
+    devices = jax.local_devices()
+    stats = devices[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    if devices[0].platform == "cpu" and hasattr(os, "sysconf"):
+        pages = os.sysconf("SC_AVPHYS_PAGES")
+        return pages * os.sysconf("SC_PAGE_SIZE") // len(devices)
+    return None
+
+
+def _all_devices() -> Mesh:
+    return Mesh(np.array(jax.devices()), (DEVICES,))
+
+
+def _own_devices() -> Mesh:
+    return Mesh(np.array(jax.local_devices()), (DEVICES,))

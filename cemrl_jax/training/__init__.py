@@ -1,0 +1,1 @@
+"""The host loop, the state of a run, checkpoints."""

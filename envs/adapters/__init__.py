@@ -1,0 +1,1 @@
+"""These environments behind other people's interfaces."""

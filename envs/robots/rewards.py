@@ -1,0 +1,65 @@
+"""Rewards: pure functions of what happened in a step and of the task's parameter."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from cemrl_jax.envs.base import Motion, Task
+
+
+def velocity(motion: Motion, spec: Array) -> Array:
+    """Minus the distance to the goal velocity `spec` `[1]` (m/s)."""
+    return -jnp.abs(motion.x_velocity - spec[0])
+
+
+def direction(motion: Motion, spec: Array) -> Array:
+    """Velocity towards `spec` `[1]` (+1 forward, -1 backward)."""
+    return motion.direction_weight * motion.x_velocity * spec[0]
+
+
+def planar_angle(motion: Motion, spec: Array) -> Array:
+    """Velocity on the ground towards the angle `spec` `[1]` (rad, 0 is forward)."""
+    heading = jnp.stack([jnp.cos(spec[0]), jnp.sin(spec[0])])
+    return motion.direction_weight * (motion.velocity * heading).sum()
+
+
+def goal(motion: Motion, spec: Array) -> Array:
+    """Minus the distance to a place `spec` `[1]` (x) or `[2]` (x, y), m.
+
+    The original's is x - goal, which rewards running past the goal.
+    """
+    return -jnp.linalg.norm(motion.position[: spec.shape[0]] - spec)
+
+
+def flipping(motion: Motion, spec: Array) -> Array:
+    """Angular velocity of the pitch towards `spec` `[1]` (+1 or -1)."""
+    return motion.pitch_velocity * spec[0]
+
+
+def jumping(motion: Motion, spec: Array) -> Array:
+    """Height; `spec` does not matter."""
+    del spec
+    return motion.height
+
+
+REWARDS = {
+    "velocity": velocity,
+    "direction": direction,
+    "planar_angle": planar_angle,
+    "goal": goal,
+    "flipping": flipping,
+    "jumping": jumping,
+}
+"""Name -> term of the reward that depends on the task; `Task.kind` is its index."""
+
+
+def kind_of(name: str) -> int:
+    """Returns the index of a reward, for `Task.kind`."""
+    return list(REWARDS).index(name)
+
+
+def reward(task: Task, motion: Motion) -> Array:
+    """Returns the whole reward `[]` of a step: task term, minus cost, plus bonus."""
+    spec = jnp.atleast_1d(task.spec)
+    term = jax.lax.switch(task.kind, list(REWARDS.values()), motion, spec)
+    return term - motion.cost + motion.bonus

@@ -1,0 +1,269 @@
+"""Probes in the spirit of rejax: problems whose solution is a known number."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import (
+    changed,
+    on_one_device,
+    random_batch,
+    random_transitions,
+    tiny_agent,
+)
+
+from cemrl_jax.agents.cemrl.agent import make_agent
+from cemrl_jax.data.types import LearnerState, Transition
+
+SIZE, DISCOUNT = 64, 0.9
+PROBE = {
+    "sac__hidden_size": 32,
+    "sac__num_layers": 2,
+    "sac__learning_rate": 5e-3,
+    "sac__target_rate": 0.1,
+    "sac__discount": DISCOUNT,
+    "sac__temperature": "fixed",
+    "sac__initial_temperature": 1e-3,
+}
+
+
+@functools.cache
+def trainer() -> Any:
+    """Agent, fresh learner, and 600 policy steps on `[64]` transitions, compiled."""
+    agent, learner = tiny_agent(**PROBE)
+
+    def train(learner: LearnerState, now: Transition, z: Any) -> LearnerState:
+        def step(learner: LearnerState, key: Any) -> Any:
+            noise = agent.policy_noise(key, SIZE)
+            return agent.policy_step(learner, now, z, noise)[0], None
+
+        keys = jax.random.split(jax.random.key(1), 600)
+        return jax.lax.scan(step, learner, keys)[0]
+
+    return agent, learner, on_one_device(train)
+
+
+def probe(seed: int = 0) -> Transition:
+    """Transitions that end at once, with reward 0 and any action."""
+    rows = random_transitions(seed, SIZE)
+    action: Any = np.random.default_rng(seed).uniform(-1, 1, (SIZE, 1))
+    ones: Any = np.ones(SIZE, np.float32)
+    return rows.replace(
+        terminated=ones, reward=0 * ones, action=action.astype(np.float32)
+    )
+
+
+def values(learner: LearnerState, now: Transition, z: Any) -> np.ndarray:
+    """Q `[2, B]`."""
+    agent = trainer()[0]
+    return np.asarray(agent.critic.apply(learner.critic.params, now.obs, z, now.action))
+
+
+def actions(learner: LearnerState, obs: Any, z: Any) -> np.ndarray:
+    """The policy's action without noise `[B]`."""
+    agent = trainer()[0]
+    mean, _ = agent.actor.apply(learner.actor.params, obs, z)
+    return np.tanh(mean)[:, 0]
+
+
+NO_TASK = np.zeros((SIZE, 1), np.float32)
+
+
+# ---------------------------------------------------------------- probes
+
+
+def test_a_constant_reward_is_the_value():
+    _, learner, train = trainer()
+    now = probe().replace(reward=np.full(SIZE, 0.7, np.float32))
+    result = values(train(learner, now, NO_TASK), now, NO_TASK)
+    np.testing.assert_allclose(result, 0.7, atol=0.07)
+
+
+def test_a_reward_that_depends_on_the_observation_is_the_value():
+    _, learner, train = trainer()
+    now = probe()
+    sign = np.sign(now.obs[:, 0])
+    now = now.replace(obs=np.stack([sign, 0 * sign], -1), reward=sign)
+    result = values(train(learner, now, NO_TASK), now, NO_TASK)
+    np.testing.assert_allclose(result, [sign, sign], atol=0.1)
+
+
+def test_a_reward_after_two_steps_is_discounted():
+    """First observation 0, then 1 and a reward of 1: values 0.9 and 1."""
+    _, learner, train = trainer()
+    second = np.arange(SIZE) % 2 == 1
+    place = second.astype(np.float32)
+    now = probe().replace(
+        obs=np.stack([place, 0 * place], -1),
+        next_obs=np.stack([0 * place + 1, 0 * place], -1),
+        terminated=place,
+        reward=place,
+    )
+    result = values(train(learner, now, NO_TASK), now, NO_TASK)
+    np.testing.assert_allclose(result[:, second], 1, atol=0.07)
+    np.testing.assert_allclose(result[:, ~second], DISCOUNT, atol=0.1)
+
+
+def test_a_reward_that_depends_on_the_action_moves_the_policy_to_the_best_one():
+    _, learner, train = trainer()
+    now = probe()
+    reward = -np.square(now.action[:, 0] - 0.5)
+    trained = train(learner, now.replace(reward=reward), NO_TASK)
+    chosen = actions(trained, now.obs, NO_TASK)
+    assert chosen.mean() == pytest.approx(0.5, abs=0.1)
+    assert np.abs(chosen - 0.5).max() < 0.3
+
+
+def test_a_reward_that_depends_on_the_task_makes_the_policy_listen_to_z():
+    _, learner, train = trainer()
+    now = probe()
+    z = np.where(np.arange(SIZE) % 2, 1, -1)[:, None].astype(np.float32)
+    trained = train(learner, now.replace(reward=z[:, 0] * now.action[:, 0]), z)
+    chosen = actions(trained, now.obs, z)
+    assert np.all(chosen * z[:, 0] > 0.7)
+
+
+# ---------------------------------------------------------------- one policy step
+
+
+@functools.cache
+def policy_step(temperature: str) -> Any:
+    """Learner before and after a step, and its metrics."""
+    agent, learner = tiny_agent(
+        sac__temperature=temperature, sac__initial_temperature=0.2
+    )
+
+    def step(learner: LearnerState, now: Transition, z: Any, key: Any) -> Any:
+        return agent.policy_step(learner, now, z, agent.policy_noise(key, SIZE))
+
+    z = np.random.default_rng(1).normal(size=(SIZE, 1)).astype(np.float32)
+    now = random_transitions(0, SIZE)
+    after, metrics = on_one_device(step)(learner, now, z, jax.random.key(0))
+    return agent, learner, after, metrics
+
+
+@pytest.mark.parametrize("temperature", ["learnt", "conditioned", "fixed"])
+def test_a_policy_step_leaves_the_model_alone_and_changes_actor_and_critic(temperature):
+    _, before, after, metrics = policy_step(temperature)
+    assert not any(changed(before.model, after.model).values())
+    assert all(changed(before.actor.params, after.actor.params).values())
+    assert all(changed(before.critic.params, after.critic.params).values())
+    assert int(after.num_updates) == 1
+    assert all(np.isfinite(value) for value in metrics.values())
+
+
+def test_the_target_network_moves_by_the_target_rate():
+    agent, before, after, _ = policy_step("learnt")
+    jax.tree.map(
+        lambda old, new, target: np.testing.assert_allclose(
+            target, old + agent.target_rate * (np.asarray(new) - old), atol=1e-6
+        ),
+        before.target_critic,
+        after.critic.params,
+        after.target_critic,
+    )
+
+
+def test_the_target_network_starts_as_the_critic():
+    _, before, _, _ = policy_step("learnt")
+    assert not any(changed(before.critic.params, before.target_critic).values())
+
+
+def test_a_fixed_temperature_stays():
+    _, before, after, metrics = policy_step("fixed")
+    assert not any(
+        changed(before.temperature.params, after.temperature.params).values()
+    )
+    assert float(metrics["sac/temperature"]) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("temperature", ["learnt", "conditioned"])
+def test_a_learnt_temperature_moves(temperature):
+    _, before, after, _ = policy_step(temperature)
+    assert all(changed(before.temperature.params, after.temperature.params).values())
+
+
+# ---------------------------------------------------------------- the model
+
+
+@functools.cache
+def model_step() -> Any:
+    agent, learner = tiny_agent(encoder__num_classes=2, elbo__prior="learnt")
+
+    def step(learner: LearnerState, rows: Transition, key: Any) -> Any:
+        batch = agent.make_batch(learner, rows)
+        return agent.model_step(learner, batch, agent.model_noise(key, SIZE))
+
+    rows = random_transitions(0, SIZE, agent.window_steps + 1, steps=50)
+    after, metrics, z = on_one_device(step)(learner, rows, jax.random.key(0))
+    return learner, after, metrics, z
+
+
+def test_a_model_step_trains_encoder_decoder_and_prior_and_nothing_else():
+    before, after, _, _ = model_step()
+    assert all(changed(before.model.params, after.model.params).values())
+    for name in ("actor", "critic", "temperature", "target_critic", "normalizer"):
+        assert not any(changed(getattr(before, name), getattr(after, name)).values())
+
+
+def test_a_model_step_returns_the_tasks_inferred_before_the_step():
+    before, _, _, z = model_step()
+    agent, _ = tiny_agent(encoder__num_classes=2, elbo__prior="learnt")
+    batch = random_batch(agent, before, 0, SIZE)
+    posterior = agent.encode(before.model.params, batch.window)
+    best = posterior.probs[:, 0].argmax(-1)
+    expected = np.take_along_axis(
+        np.asarray(posterior.mean[:, 0]), np.asarray(best)[:, None, None], 1
+    )[:, 0]
+    np.testing.assert_allclose(z, expected, atol=1e-5)
+
+
+def test_loss_weights_start_by_the_number_of_predictions():
+    """The original's start: state_size / (1 + state_size) is the reward's weight."""
+    _, learner = tiny_agent(elbo__state_size=2)
+    np.testing.assert_allclose(learner.loss_weights, [1 / 3, 2 / 3], rtol=1e-6)
+
+
+def test_balanced_weights_count_the_reward_once_for_each_entry_of_the_state():
+    agent, _ = tiny_agent(elbo__state_size=2)
+    weights = agent.balanced_weights(jnp.array([3.0, 0.5]))
+    np.testing.assert_allclose(weights, [3 / 4, 1 / 4], rtol=1e-6)
+
+
+def test_make_batch_blanks_what_is_before_the_episode():
+    agent, learner = tiny_agent()
+    step: Any = np.array([0, 1, 9], np.int32)[:, None]
+    rows = random_transitions(0, 3, agent.window_steps + 1, steps=step)
+    batch = agent.make_batch(learner, rows)
+    empty = np.all(np.asarray(batch.window) == 0, -1)
+    np.testing.assert_array_equal(
+        empty, [[True, True, True], [True, True, False], [False, False, False]]
+    )
+    np.testing.assert_array_equal(batch.current.obs, rows.obs[:, -1])
+
+
+def test_the_policy_without_noise_is_the_mean_of_the_policy_with_noise_at_zero():
+    agent, learner = tiny_agent()
+    obs = random_transitions(0, 4).obs
+    key = jax.random.key(0)
+    modes = jnp.array([True, False, True, False])
+    act = lambda mode: np.asarray(  # noqa: E731
+        (policy := agent.policy(learner, mode)).act(policy.start(4), obs, key)
+    )
+    quiet, loud, mixed = act(True), act(False), act(modes)
+    assert np.all(quiet != loud)
+    np.testing.assert_allclose(mixed, np.where(modes[:, None], quiet, loud), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "parts"), [("shared_y", 1), ("individual_y", 3)])
+def test_make_agent_builds_the_encoder_that_is_named(kind, parts):
+    from helpers import tiny_config
+
+    agent = make_agent(tiny_config(encoder__kind=kind), 2, 1)
+    learner = jax.eval_shape(agent.init, jax.random.key(0))
+    window = jnp.zeros((2, 3, agent.num_features))
+    posterior = jax.eval_shape(agent.encode, learner.model.params, window)
+    assert posterior.probs.shape == (2, parts, 1)

@@ -1,0 +1,370 @@
+import json
+import os
+import pathlib
+import re
+import runpy
+import subprocess
+import sys
+from typing import NoReturn
+
+import pytest
+from helpers import PRESETS, ROOT, preset, tiny_config
+
+from cemrl_jax import config as config_lib
+from cemrl_jax.commands import command_line
+from cemrl_jax.config import Config, ConfigError
+from cemrl_jax.envs.robots import Point
+from cemrl_jax.envs.schedules import Location, Timed
+from cemrl_jax.envs.tasks import Direction
+
+DEBUG = str(ROOT / "configs" / "debug.py")
+
+
+@pytest.fixture(autouse=True)
+def exit_with_an_exception(monkeypatch):
+    """A script that leaves at once must not take the tests with it."""
+
+    def leave(code: int) -> NoReturn:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+
+
+def overridden(*arguments: str) -> Config:
+    return command_line.override(preset("debug"), arguments)
+
+
+# ---------------------------------------------------------------- overrides
+
+
+@pytest.mark.parametrize(
+    ("argument", "path", "value"),
+    [
+        ("--config.seed=3", "seed", 3),
+        ("--config.sac.learning_rate=1e-4", "sac.learning_rate", 1e-4),
+        ("--config.sac.discount=1", "sac.discount", 1.0),
+        ("--config.encoder.kind=trajectory", "encoder.kind", "trajectory"),
+        ("--config.tensorboard=false", "tensorboard", False),
+        ("--config.tensorboard=true", "tensorboard", True),
+        ("--noconfig.tensorboard", "tensorboard", False),
+        ("--config.elbo.state_difference", "elbo.state_difference", True),
+        ("--config.output_dir=/a b/c=d", "output_dir", "/a b/c=d"),
+        ("--config.env.schedule.min_steps=7", "env.schedule.min_steps", 7),
+        ("--config.env.task.low=-1.5", "env.task.low", -1.5),
+    ],
+)
+def test_override_has_the_type_of_its_field(argument, path, value):
+    config = overridden(argument)
+    result = config_lib.get_field(config, path)
+    assert result == value
+    assert type(result) is type(value)
+
+
+def test_override_takes_its_value_as_the_next_argument_too():
+    assert overridden("--config.seed", "5").seed == 5
+
+
+def test_override_changes_nothing_else():
+    expected = preset("debug")
+    expected.sac.batch_size = 128
+    assert overridden("--config.sac.batch_size=128") == expected
+
+
+def test_a_named_schedule_has_fields_of_its_own_in_any_order():
+    config = overridden(
+        "--config.env.schedule.spacing=4", "--config.env.schedule=location"
+    )
+    assert config.env.schedule == Location(spacing=4.0)
+
+
+def test_robot_task_and_schedule_can_be_named():
+    config = overridden(
+        "--config.env.robot=point",
+        "--config.env.robot.gain=0.25",
+        "--config.env.task=direction",
+        "--config.env.schedule=timed",
+        "--config.env.schedule.min_steps=7",
+    )
+    assert config.env.robot == Point(gain=0.25)
+    assert config.env.task == Direction()
+    assert config.env.schedule == Timed(min_steps=7)
+
+
+def test_tuples_can_be_overridden():
+    config = overridden("--config.env.task=direction", "--config.env.task.starts=(1.,)")
+    assert config.env.task == Direction(starts=(1.0,))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--config.sac.learnin_rate=1"],
+            "unknown field sac.learnin_rate; did you mean sac.learning_rate?",
+        ),
+        (
+            ["--config.batch_size=1"],
+            "unknown field batch_size; did you mean sac.batch_size?",
+        ),
+        (
+            ["--config.sac.batch_size=many"],
+            "sac.batch_size='many' must be of type int",
+        ),
+        (
+            ["--config.sac.batch_size=1.5"],
+            "sac.batch_size='1.5' must be of type int",
+        ),
+        (["--config.sac.discount=x"], "sac.discount='x' must be of type float"),
+        (["--config.tensorboard=maybe"], "tensorboard='maybe' must be of type bool"),
+        (
+            ["--config.env.robot=pointt"],
+            "env.robot='pointt' must be one of .*; did you mean point?",
+        ),
+        (["--config.env.task=hurdle"], "env.task='hurdle' must be one of velocity"),
+        (["--config.sac=3"], "--config.sac is a group; name one of its fields"),
+        (["--seed=3"], "unknown argument --seed=3; see --help"),
+        (["--configs.seed=3"], "unknown argument --configs.seed=3; see --help"),
+        (["extra"], "unknown argument extra; see --help"),
+        (
+            ["--config.env.schedule=timed", "--config.env.schedule.spacing=1"],
+            "unknown field env.schedule.spacing",
+        ),
+    ],
+)
+def test_bad_override_is_named(arguments, message):
+    with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
+        overridden(*arguments)
+
+
+# ---------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_loads_from_its_file(name):
+    path = ROOT / "configs" / f"{name}.py"
+    assert command_line.read_config(str(path), []) == preset(name)
+
+
+def test_a_saved_json_gives_an_equal_configuration_and_can_be_overridden(tmp_path):
+    path = tmp_path / "config.json"
+    config = tiny_config(env__schedule=Timed(min_steps=7), seed=9)
+    config_lib.save(config, path)
+    assert command_line.read_config(str(path), []) == config
+    config.env.schedule = Timed(min_steps=3)
+    assert (
+        command_line.read_config(str(path), ["--config.env.schedule.min_steps=3"])
+        == config
+    )
+
+
+def test_missing_config_argument_lists_the_presets():
+    with pytest.raises(ConfigError, match="--config=FILE is missing") as error:
+        command_line.read_config(None, [])
+    assert all(f"configs/{name}.py" in str(error.value) for name in PRESETS)
+    assert "configs/base.py" not in str(error.value)
+
+
+def test_missing_file_names_the_nearest_preset():
+    with pytest.raises(ConfigError, match=r"did you mean configs/debug\.py\?"):
+        command_line.read_config("configs/debgu.py", [])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.py", "def get_config():\n    return 1 / 0\n", "ZeroDivisionError"),
+        ("a.py", "import nothing_like_this\n", "ModuleNotFoundError"),
+        ("a.py", "def get_config(:\n", "SyntaxError"),
+        ("a.py", "x = 1\n", "AttributeError"),
+        ("a.py", "def get_config():\n    return {}\n", "must return a Config"),
+        ("a.json", "{,}", "not valid JSON"),
+        ("a.yaml", "seed: 1", r"must be a \.py or a \.json file"),
+    ],
+)
+def test_file_without_a_configuration_is_named(name, text, message, tmp_path):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        command_line.load_file(path)
+    assert str(path) in str(error.value)
+
+
+# ---------------------------------------------------------------- scripts
+
+
+def call_script(
+    name: str, arguments: list[str], monkeypatch, capsys
+) -> tuple[int, str, str]:
+    """Runs a script in this process; returns its exit code and what it printed."""
+    monkeypatch.setattr(sys, "argv", [f"scripts/{name}.py", *arguments])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
+    return int(end.value.code or 0), printed.out, printed.err
+
+
+def test_help_mentions_every_field(monkeypatch, capsys):
+    code, out, _ = call_script("train", ["--help"], monkeypatch, capsys)
+    assert code == 0
+    for path in config_lib.field_paths(Config()):
+        assert f"--config.{path}=" in out
+    for option in ("--config", "--resume", "--init-from", "--check", "examples"):
+        assert option in out
+
+
+def test_check_accepts_a_valid_configuration_and_writes_nothing(
+    monkeypatch, capsys, tmp_path
+):
+    arguments = [f"--config={DEBUG}", "--check", f"--config.output_dir={tmp_path}/out"]
+    code, out, _ = call_script("train", arguments, monkeypatch, capsys)
+    assert (code, out) == (0, "the configuration is valid\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--config=FILE is missing"),
+        (["--config=nothing.py"], "no such file"),
+        ([f"--config={DEBUG}", "--config.sac.batch_sice=3"], "did you mean"),
+        ([f"--config={DEBUG}", "--config.rollout.num_steps=-1"], "must be at least 1"),
+        ([f"--config={DEBUG}", "--config.sac.batch_size=9"], "multiple of the 8"),
+        ([f"--config={DEBUG}", "--frobnicate"], "unknown argument"),
+        ([f"--config={DEBUG}", "--resume=x"], "--resume takes its configuration"),
+        (["--resume=missing-run"], "--resume=missing-run: no run there"),
+    ],
+)
+def test_bad_input_exits_2_with_a_message_and_writes_nothing(
+    arguments, message, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call_script("train", arguments, monkeypatch, capsys)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert message in err
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--run=missing-run"], "cannot read missing-run/config.json"),
+        (["--run=x", "--episodes=0"], "--episodes=0 must be at least 1"),
+    ],
+)
+def test_bad_input_to_evaluate_exits_2_and_writes_nothing(
+    arguments, message, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call_script("evaluate", arguments, monkeypatch, capsys)
+    assert code == 2
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def saved_config(folder: pathlib.Path, output_dir: str) -> str:
+    path = folder / "tiny.json"
+    config_lib.save(tiny_config(output_dir=output_dir), path)
+    return str(path)
+
+
+def test_an_output_folder_below_a_file_is_named(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    path = saved_config(tmp_path, str(tmp_path / "file" / "below"))
+    code, _, err = call_script("train", [f"--config={path}"], monkeypatch, capsys)
+    assert code in (1, 2)
+    assert str(tmp_path / "file") in err
+
+
+def test_a_run_folder_that_exists_is_refused_and_left_alone(
+    monkeypatch, capsys, tmp_path
+):
+    class Noon:
+        @staticmethod
+        def now() -> "Noon":
+            return Noon()
+
+        @staticmethod
+        def strftime(form: str) -> str:
+            del form
+            return "noon"
+
+    monkeypatch.setattr("datetime.datetime", Noon)
+    folder = tmp_path / "point-vel" / "noon-0"
+    folder.mkdir(parents=True)
+    path = saved_config(tmp_path, str(tmp_path))
+    code, _, err = call_script("train", [f"--config={path}"], monkeypatch, capsys)
+    assert code == 2
+    assert f"{folder} exists already" in err
+    assert list(folder.iterdir()) == []
+
+
+def in_a_process(script: str, *arguments: str) -> str:
+    """Runs a script as a user does, on one device; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, f"scripts/{script}.py", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_training_in_a_process_of_its_own_writes_a_run_that_evaluate_reads(tmp_path):
+    path = saved_config(tmp_path, str(tmp_path / "out"))
+    printed = in_a_process(
+        "train",
+        f"--config={path}",
+        "--config.train.num_epochs=1",
+        "--config.encoder.num_classes=2",
+        "--profile",
+    )
+    (run,) = (tmp_path / "out" / "point-vel").iterdir()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-0", run.name)
+    assert {"config.json", "tasks.npz", "progress.csv", "checkpoints"} <= {
+        file.name for file in run.iterdir()
+    }
+    assert list(run.glob("profile/**/*.xplane.pb"))
+    assert f"results in {run}" in printed
+    data = json.loads((run / "config.json").read_text())
+    assert data["encoder"]["num_classes"] == 2
+    in_a_process("evaluate", f"--run={run}", "--episodes=1")
+    lines = (run / "evaluation.csv").read_text().splitlines()
+    assert lines[0] == "case,episode,first_task,last_task,changes,return"
+    assert len(lines) == 1 + 8 * 4  # two protocols, four cases each, four tasks
+    assert sum(line.startswith("extrapolate/") for line in lines) == 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("wrong"), 2),
+        (command_line.CheckpointError("broken"), 1),
+        (FloatingPointError("nan"), 1),
+        (OSError(28, "No space left on device", "/disk/x"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_failures_become_one_line_and_an_exit_code(error, code, capsys):
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        command_line.run(main)
+    assert end.value.code == code
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_full_disk_is_named_with_the_file(capsys):
+    def main() -> None:
+        raise OSError(28, "No space left on device", "/disk/x")
+
+    with pytest.raises(SystemExit):
+        command_line.run(main)
+    message = "error: /disk/x: No space left on device\n"
+    assert capsys.readouterr().err == message

@@ -1,0 +1,100 @@
+"""The README's recipes: each example runs as it stands, from outside the packages."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import (
+    ACTION_SIZE,
+    OBS_SIZE,
+    ROOT,
+    on_one_device,
+    random_transitions,
+)
+
+from cemrl_jax import config as config_lib
+from cemrl_jax.agents.cemrl.agent import make_agent
+from cemrl_jax.agents.cemrl.encoders import ENCODERS
+from cemrl_jax.commands import command_line
+from cemrl_jax.envs.schedules import Timed
+
+FOLDER = ROOT / "tests" / "examples"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+@pytest.fixture(autouse=True)
+def tables_stay_as_they_are(monkeypatch):
+    monkeypatch.setattr(command_line, "PRESETS", FOLDER)
+    before = dict(ENCODERS)
+    yield
+    ENCODERS.clear()
+    ENCODERS.update(before)
+
+
+def load(name):
+    return command_line.load_file(FOLDER / f"{name}.py")
+
+
+def test_there_is_an_example_of_each_recipe():
+    assert NAMES == ["alarm", "cart", "gears", "latest"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_has_fewer_than_forty_lines(name):
+    assert len((FOLDER / f"{name}.py").read_text().splitlines()) < 40
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_is_a_valid_preset(name):
+    load(name).validate(1)
+
+
+@pytest.mark.parametrize("name", ["alarm", "cart", "gears"])
+def test_an_environment_from_outside_comes_back_from_json(name, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    config = load(name)
+    config_lib.save(config, tmp_path / "config.json")
+    again = command_line.read_config(str(tmp_path / "config.json"), [])
+    assert config_lib.to_dict(again) == config_lib.to_dict(config)
+    again.validate(1)
+
+
+@pytest.mark.parametrize("name", ["alarm", "cart", "gears"])
+def test_an_environment_from_outside_runs_an_episode(name):
+    config = load(name)
+    if name == "cart":
+        config.env.schedule = Timed(min_steps=15, probability=0.5)
+    env = config.env.make()
+    pool = env.distribution.sample(jax.random.key(0), 6)
+
+    def step(state, _):
+        state = env.step(state, jnp.ones(env.action_size), pool)
+        return state, (state.obs, state.reward, state.task.spec)
+
+    first = jax.tree.map(lambda leaf: leaf[0], pool)
+    start = env.reset(jax.random.key(1), first)
+    obs, reward, spec = jax.jit(lambda s: jax.lax.scan(step, s, length=100)[1])(start)
+    assert np.isfinite(reward).all()
+    assert obs.shape == (100, env.obs_size)
+    changes = np.flatnonzero(np.diff(spec))
+    assert len(changes) >= 2
+    if name == "alarm":
+        assert set(np.diff(changes)) <= {7, 14, 21}
+
+
+def test_an_encoder_from_outside_trains_and_infers():
+    config = load("latest")
+    config.sac.hidden_size, config.encoder.width_factor = 8, 1.0
+    agent = make_agent(config, OBS_SIZE, ACTION_SIZE)
+    learner = jax.jit(agent.init)(jax.random.key(0))
+
+    def step(learner, rows, key):
+        batch = agent.make_batch(learner, rows)
+        return agent.model_step(learner, batch, agent.model_noise(key, 8))
+
+    rows = random_transitions(0, 8, agent.window_steps + 1, steps=50)
+    after, _, z = on_one_device(step)(learner, rows, jax.random.key(1))
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), learner, after)
+    assert any(jax.tree.leaves(changed.model.params))
+    assert z.shape == (8, 1)
+    assert jnp.isfinite(z).all()

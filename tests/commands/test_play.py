@@ -1,0 +1,115 @@
+"""`scripts/play.py` and the strip that it draws."""
+
+import runpy
+import sys
+
+import jax
+import numpy as np
+import pytest
+from helpers import (
+    ROOT,
+    FallingPoint,
+    make_agent,
+    run_training,
+    tiny_config,
+    use_devices,
+)
+
+from cemrl_jax.analysis import strip
+from cemrl_jax.config import ConfigError
+from cemrl_jax.envs.robots import Ant, HalfCheetah
+from cemrl_jax.envs.robots.rewards import kind_of
+from cemrl_jax.envs.tasks import Velocity
+
+PLAY = runpy.run_path(str(ROOT / "scripts" / "play.py"))
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """A run of one epoch."""
+    directory = tmp_path_factory.mktemp("played") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        use_devices(patch, 1)
+        run_training(tiny_config(train__num_epochs=1), directory)
+    return directory
+
+
+def play(directory, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["play.py", f"--run={directory}", *arguments])
+    PLAY["main"]()
+
+
+def test_the_strip_of_a_run_is_a_picture(directory, monkeypatch, capsys):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    arguments = ("--frames=3", "--compile-cache=off")
+    play(directory, monkeypatch, *arguments)
+    assert f"pictures in {directory / 'strip.png'}" in capsys.readouterr().out
+    picture = plt.imread(directory / "strip.png")
+    assert picture.shape[:2] == (460, 600)
+    assert len(np.unique(picture.reshape(-1, 4), axis=0)) > 10
+
+
+@pytest.mark.parametrize("text", ["1,4", "one", "-1"])
+def test_tasks_that_are_not_there_are_refused(text, directory, monkeypatch):
+    with pytest.raises(ConfigError, match="must list numbers from 0 to 3"):
+        play(directory, monkeypatch, f"--tasks={text}", "--compile-cache=off")
+
+
+def test_an_episode_has_the_tasks_in_turn():
+    episode = played(tiny_config(), [2, 0, 1], 31)
+    assert episode.starts == (0, 10, 20)
+    assert [episode.part(step) for step in (0, 9, 10, 30)] == [0, 0, 1, 2]
+    specs = np.asarray(Velocity().sample(jax.random.key(0), 4).spec)
+    np.testing.assert_array_equal(episode.spec[[9, 10, 30], 0], specs[[2, 0, 1]])
+    way = 0.05 * episode.velocity[1:]
+    np.testing.assert_allclose(np.diff(episode.x), way, atol=1e-5)
+    np.testing.assert_allclose(
+        episode.reward, -np.abs(episode.velocity - episode.spec[:, 0]), atol=1e-5
+    )
+
+
+def played(config, tasks, num_steps):
+    env = config.env.make()
+    agent = make_agent(config, env.obs_size, env.action_size)
+    policy = agent.policy(agent.init(jax.random.key(0)), deterministic=True)
+    pool = Velocity().sample(jax.random.key(0), 4)
+    return PLAY["play"](env, policy, pool, tasks, jax.random.key(0), num_steps)
+
+
+def test_an_episode_ends_with_a_fall():
+    config = tiny_config(env__robot=FallingPoint(limit=0.5, drift=0.11))
+    assert len(played(config, [0], 30).x) <= 10
+
+
+def test_four_tasks_that_differ_are_played_by_default():
+    pool = Velocity().sample(jax.random.key(0), 30)
+    numbers = PLAY["task_numbers"](None, pool)
+    ranks = np.argsort(np.argsort(pool.spec))[np.array(numbers)]
+    np.testing.assert_array_equal(ranks, [0, 29, 10, 19])
+
+
+@pytest.mark.parametrize(("robot", "count"), [(HalfCheetah(), 8), (Ant(), 13)])
+def test_a_body_is_drawn_where_the_physics_has_it(robot, count):
+    model = robot.simulator.model
+    qpos = np.array(model.qpos0)
+    qpos[0] = 3.0
+    shapes = strip.limbs(model, qpos)
+    assert len(shapes) == count
+    ends = np.stack([limb.ends for limb in shapes])
+    assert np.all(np.abs(ends[..., 0] - 3) < 1.2)
+    lowest = min(limb.ends[:, 1].min() - limb.radius for limb in shapes)
+    assert lowest > -0.05
+
+
+@pytest.mark.parametrize(
+    ("reward", "spec", "words"),
+    [
+        ("velocity", [1.5], "1.5 m/s"),
+        ("direction", [-1.0], "backward"),
+        ("flipping", [1.0], "flip forward"),
+        ("jumping", [0.0], "jump"),
+        ("goal", [2.0, 1.0], "to 2 m"),
+    ],
+)
+def test_a_task_in_words(reward, spec, words):
+    assert strip.words(kind_of(reward), np.array(spec)) == words

@@ -1,0 +1,104 @@
+"""Every training preset runs an epoch of the real loop on real physics, tiny."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import PRESETS, preset, read_rows, run_training, use_devices
+
+from cemrl_jax.agents.cemrl.agent import make_agent
+from cemrl_jax.agents.cemrl.phases import make_phases
+from cemrl_jax.evaluation.evaluate import CASES, Evaluation
+from cemrl_jax.runtime import parallel
+from cemrl_jax.training import loop as training
+
+EVALUATED = ("debug", "quickstart")
+"""Presets that are evaluated too. An evaluation compiles the physics again, as the same
+rollout that collects; for the others that is left out."""
+
+
+def shrunk(name):
+    """A preset with its own environment, encoder and phases, but little to do.
+
+    Where two presets then have the same program, the second finds it in the cache.
+    """
+    config = preset(name)
+    config.tensorboard = False
+    config.env.num_train_tasks = min(config.env.num_train_tasks, 4)
+    config.env.num_test_tasks = 1
+    config.rollout.num_envs, config.rollout.num_steps = 2, 5
+    config.rollout.num_initial = min(config.rollout.num_initial, 1)
+    config.replay.capacity = 20
+    config.encoder.width_factor = 1.0
+    config.elbo.decoder_width_factor = 1.0
+    config.sac.batch_size = 4
+    config.sac.hidden_size, config.sac.num_layers = 8, 1
+    config.train.num_epochs, config.train.num_updates = 1, 2
+    config.train.num_model_steps, config.train.validation_interval = 2, 1
+    config.evaluation.num_episodes = 1
+    config.checkpoint.replay = False
+    return config
+
+
+def no_evaluation(*_):
+    """In place of `make_evaluate`: compiles in no time."""
+
+    def evaluate(learner, pools, key):
+        del learner, pools, key
+        return Evaluation({case.metric: jnp.zeros(1) for case in CASES}, {})
+
+    return evaluate
+
+
+@pytest.fixture(autouse=True)
+def compile_in_haste():
+    """Slow ones too need no optimisation here; programs are dropped after each test.
+
+    Unoptimised programs are large: a process that keeps those of all presets has more
+    pieces of memory than Linux allows one to map, and crashes.
+    """
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "debug" else [pytest.mark.slow])
+        for name in PRESETS
+    ],
+)
+def test_an_epoch_of_a_preset_is_finite(name, monkeypatch, tmp_path):
+    use_devices(monkeypatch, 1)
+    config = shrunk(name)
+    config.validate(1)
+    if name not in EVALUATED:
+        monkeypatch.setattr(training, "make_evaluate", no_evaluation)
+    run_training(config, tmp_path / "run")
+    first, last = read_rows(tmp_path / "run")
+    collects = 1 + config.rollout.num_initial
+    assert (first["epoch"], last["epoch"]) == ("0", "1")
+    assert (last["updates"], last["env_steps"]) == ("2", str(10 * collects))
+    assert {"collect/return", "elbo/loss", "sac/value"} <= last.keys()
+    for row in (first, last):
+        assert all(np.isfinite(float(value)) for value in row.values() if value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cheetah_stationary_vel", "quickstart"])
+def test_phases_are_lowered_for_accelerators_that_are_not_here(
+    name, monkeypatch, tmp_path
+):
+    use_devices(monkeypatch, 1)
+    config = shrunk(name)
+    env = config.env.make()
+    run = training.start_run(config, tmp_path)
+    agent = make_agent(config, env.obs_size, env.action_size)
+    for phase, step in make_phases(config, env, agent, 1).items():
+        mapped = jax.vmap(step, (None, 0), (None, 0, None), axis_name=parallel.DEVICES)
+        traced = jax.jit(mapped).trace(run.learner, run.worker)
+        for platform in ("cuda", "tpu"):
+            text = traced.lower(lowering_platforms=(platform,)).as_text()
+            assert "stablehlo.while" in text, phase
+            assert "callback" not in text, phase  # nothing goes by way of the host

@@ -1,0 +1,250 @@
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import random_transitions
+
+from cemrl_jax.data import replay
+from cemrl_jax.data.types import ReplayState, Transition
+
+NUM_ENVS = 3
+
+add = jax.jit(replay.add)
+draw = jax.jit(replay.draw, static_argnums=(2, 3, 4))
+windows = jax.jit(replay.windows, static_argnums=2)
+exists = jax.jit(replay.exists, static_argnums=1)
+init = jax.jit(replay.init, static_argnums=(1, 2))
+
+
+def example(seed: int = 0) -> Transition:
+    return random_transitions(seed)
+
+
+def numbered_chunk(first: int, num_steps: int, falls: np.ndarray) -> Transition:
+    """`[E, n]` transitions that begin an episode and know when they were made.
+
+    `reward` is `1000 * environment + time`, `step` restarts after each True of `falls`
+    `[E, n]`.
+    """
+    chunk = random_transitions(first, NUM_ENVS, num_steps)
+    step = np.zeros((NUM_ENVS, num_steps), np.int32)
+    for env, time in itertools.product(range(NUM_ENVS), range(1, num_steps)):
+        step[env, time] = 0 if falls[env, time - 1] else step[env, time - 1] + 1
+    time = first + np.arange(num_steps, dtype=np.float32)
+    return chunk.replace(
+        step=step,
+        reward=1000 * np.arange(NUM_ENVS, dtype=np.float32)[:, None] + time,
+        terminated=falls.astype(np.float32),
+    )
+
+
+@functools.cache
+def filled(num_chunks: int, steps: int, length: int, seed: int = 0) -> ReplayState:
+    """A ring after so many chunks, with falls at random places in them."""
+    rng = np.random.default_rng(seed)
+    state = init(example(), NUM_ENVS, length)
+    for number in range(num_chunks):
+        falls = rng.random((NUM_ENVS, steps)) < 0.15
+        state = add(state, numbered_chunk(number * steps, steps, falls))
+    return state
+
+
+# ---------------------------------------------------------------- ring
+
+
+def test_an_empty_replay_has_no_transitions():
+    state = init(example(), NUM_ENVS, 20)
+    assert (int(state.size), int(state.cursor)) == (0, 0)
+
+
+@pytest.mark.parametrize("num_chunks", [1, 2, 4, 5, 7, 9])
+def test_the_ring_holds_the_newest_transitions(num_chunks):
+    state = filled(num_chunks, steps=5, length=20)
+    made = num_chunks * 5
+    kept = min(made, 20)
+    assert int(state.size) == kept
+    assert int(state.cursor) == made % 20
+    times = np.sort(np.asarray(state.data.reward)[:, :kept] % 1000, axis=1)
+    np.testing.assert_array_equal(times, [np.arange(made - kept, made)] * NUM_ENVS)
+
+
+def test_add_keeps_dtypes():
+    state = filled(1, steps=5, length=20)
+    assert jax.tree.map(lambda leaf: leaf.dtype, state.data) == jax.tree.map(
+        lambda leaf: leaf.dtype, example()
+    )
+
+
+def test_add_rejects_a_chunk_that_does_not_divide_the_length():
+    state = init(example(), NUM_ENVS, 20)
+    with pytest.raises(ValueError, match="length 20 must be a multiple of 6 steps"):
+        replay.add(state, random_transitions(0, NUM_ENVS, 6))
+
+
+def test_num_bytes_is_what_init_allocates():
+    state = init(example(), 7, 30)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert replay.num_bytes(example(), 7, 30) == size
+
+
+# ---------------------------------------------------------------- windows
+
+
+@pytest.mark.parametrize("split", replay.SPLITS)
+@pytest.mark.parametrize(("num_chunks", "window"), [(1, 3), (3, 5), (4, 8), (6, 12)])
+def test_windows_never_reach_across_an_episode_or_the_write_position(
+    num_chunks, window, split
+):
+    """Over many draws, with falls in the chunks, before and after the ring wraps."""
+    for seed in range(5):
+        state = filled(num_chunks, steps=10, length=40, seed=seed)
+        oldest = max(0, num_chunks * 10 - 40)
+        place = draw(state, jax.random.key(seed), 200, split, 5)
+        rows = jax.device_get(windows(state.data, place, window))
+        step, reward = np.asarray(rows.step), np.asarray(rows.reward)
+        assert step.shape == (200, window + 1)
+        known = np.asarray(exists(rows.step[:, -1], window))
+        lag = np.arange(window, 0, -1, dtype=np.int32)
+        # What exists are the transitions just before, of the same environment and
+        # episode, and still in the ring.
+        now = np.broadcast_to(reward[:, -1:], known.shape)
+        np.testing.assert_array_equal(reward[:, :-1][known], (now - lag)[known])
+        first = np.broadcast_to(step[:, -1:], known.shape) - lag
+        np.testing.assert_array_equal(step[:, :-1][known], first[known])
+        assert np.all(reward[:, :-1][known] % 1000 >= oldest)
+        assert not rows.terminated[:, :-1][known].any()
+        # And nothing of the episode is missing.
+        np.testing.assert_array_equal(known.sum(1), np.minimum(step[:, -1], window))
+
+
+def test_windows_are_oldest_first():
+    state = filled(1, steps=10, length=10)
+    place = jnp.array([1, 2]), jnp.array([4, 9])
+    rows = replay.windows(state.data.reward, place, 3)
+    np.testing.assert_array_equal(
+        rows, [[1001, 1002, 1003, 1004], [2006, 2007, 2008, 2009]]
+    )
+
+
+def test_exists_is_the_lag_being_at_most_the_step():
+    step = jnp.array([0, 1, 2, 3, 50])
+    expected = [
+        [False, False, False],
+        [False, False, True],
+        [False, True, True],
+        [True, True, True],
+        [True, True, True],
+    ]
+    np.testing.assert_array_equal(exists(step, 3), expected)
+
+
+# ---------------------------------------------------------------- draws
+
+
+def all_places(state: ReplayState, split: str, fold: int, seed: int = 0) -> np.ndarray:
+    """How often each `[E, L]` place comes in many draws."""
+    env, index = draw(state, jax.random.key(seed), 60_000, split, fold)
+    length = state.data.step.shape[1]
+    counts = np.zeros((NUM_ENVS, length), int)
+    np.add.at(counts, (np.asarray(env), np.asarray(index)), 1)
+    return counts
+
+
+@pytest.mark.parametrize("split", replay.SPLITS)
+@pytest.mark.parametrize("num_chunks", [1, 3, 6])
+def test_draws_are_uniform_over_the_valid_transitions(num_chunks, split):
+    state = filled(num_chunks, steps=10, length=40)
+    counts = all_places(state, split, 5)
+    valid = int(state.size)
+    assert counts[:, valid:].sum() == 0
+    hit = counts[:, :valid][counts[:, :valid] > 0]
+    share = {"all": 1.0, "train": 0.8, "validation": 0.2}[split]
+    assert len(hit) == round(NUM_ENVS * valid * share)
+    expected = 60_000 / len(hit)
+    assert np.abs(hit - expected).max() < 5 * np.sqrt(expected)
+
+
+@pytest.mark.parametrize("fold", [2, 5, 10])
+def test_the_splits_are_disjoint_and_cover_everything(fold):
+    state = filled(6, steps=10, length=40)
+    train = all_places(state, "train", fold) > 0
+    validation = all_places(state, "validation", fold) > 0
+    assert not (train & validation).any()
+    assert (train | validation).all()
+    assert validation.mean() == pytest.approx(1 / fold)
+
+
+def test_every_fold_of_neighbours_has_one_for_validation_at_changing_places():
+    state = filled(4, steps=10, length=40)
+    validation = (all_places(state, "validation", 5) > 0).reshape(NUM_ENVS, 8, 5)
+    np.testing.assert_array_equal(validation.sum(-1), 1)
+    assert len(np.unique(validation.argmax(-1))) > 2
+
+
+def test_the_splits_stay_the_same_as_the_buffer_grows():
+    before = all_places(filled(2, steps=10, length=40), "validation", 5) > 0
+    after = all_places(filled(4, steps=10, length=40), "validation", 5) > 0
+    np.testing.assert_array_equal(before[:, :20], after[:, :20])
+    assert not before[:, 20:].any()
+
+
+def test_a_size_that_is_no_multiple_of_the_fold_leaves_out_less_than_a_fold():
+    state = filled(1, steps=8, length=8)
+    both = all_places(state, "train", 3) + all_places(state, "validation", 3)
+    np.testing.assert_array_equal((both > 0).sum(1), 6)
+
+
+def test_the_same_key_draws_the_same_places():
+    state = filled(2, steps=10, length=40)
+    first = draw(state, jax.random.key(3), 20, "all", 1)
+    second = draw(state, jax.random.key(3), 20, "all", 1)
+    other = draw(state, jax.random.key(4), 20, "all", 1)
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+# ---------------------------------------------------------------- resize
+
+
+def on_host(state: ReplayState) -> ReplayState:
+    """`[E, L]` -> `[D, E, L]` with two devices, the second one's rewards negated."""
+
+    def pair(leaf: jax.Array) -> np.ndarray:
+        return np.stack([leaf, leaf])
+
+    both = jax.tree.map(pair, state)
+    sign = np.array([1.0, -1.0], np.float32)[:, None, None]
+    return both.replace(data=both.data.replace(reward=both.data.reward * sign))
+
+
+@pytest.mark.parametrize("num_chunks", [1, 4, 6, 7])
+@pytest.mark.parametrize("length", [10, 20, 30, 40, 60])
+def test_resize_keeps_the_newest_in_order(num_chunks, length):
+    made = num_chunks * 10
+    old = on_host(filled(num_chunks, steps=10, length=40))
+    new = replay.resize(old, length)
+    kept = min(made, 40, length)
+    np.testing.assert_array_equal(new.size, [kept, kept])
+    assert new.data.reward.shape == (2, NUM_ENVS, length)
+    ring = np.asarray(new.data.reward)
+    place = (np.asarray(new.cursor)[0] - kept + np.arange(kept)) % length
+    expected = 1000 * np.arange(NUM_ENVS)[:, None] + np.arange(made - kept, made)
+    np.testing.assert_array_equal(ring[0][:, place], expected)
+    np.testing.assert_array_equal(ring[1][:, place], -expected)
+
+
+def test_resize_to_the_same_length_changes_nothing():
+    old = on_host(filled(3, steps=10, length=40))
+    assert replay.resize(old, 40) is old
+
+
+def test_a_resized_ring_goes_on():
+    old = on_host(filled(6, steps=10, length=40))
+    new = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), replay.resize(old, 60))
+    falls = np.zeros((NUM_ENVS, 10), bool)
+    state = replay.add(new, numbered_chunk(60, 10, falls))
+    times = np.sort(np.asarray(state.data.reward[0, : int(state.size)]))
+    np.testing.assert_array_equal(times, np.arange(20, 70))

@@ -1,0 +1,258 @@
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import (
+    changed,
+    random_transitions,
+    read_rows,
+    run_training,
+    tiny_agent,
+    tiny_config,
+    use_devices,
+    with_noise,
+)
+
+from cemrl_jax.reporting.progress import Progress
+from cemrl_jax.runtime import parallel
+from cemrl_jax.training import loop as training
+from cemrl_jax.training.checkpoint import CheckpointError, Checkpoints
+
+NUM_ENVS = 16
+
+
+def assert_equal(first: Any, second: Any) -> None:
+    different = [path for path, differs in changed(first, second).items() if differs]
+    assert not different
+
+
+@functools.cache
+def noisy_learner() -> Any:
+    return with_noise(tiny_agent()[1])
+
+
+def filled_run(num_devices: int, directory: pathlib.Path) -> training.Run:
+    """A run whose replay is full of noise and whose learner is not a fresh one."""
+    run = training.start_run(tiny_config(), directory)
+    old = jax.device_get(run.worker.replay)
+    length = old.data.step.shape[2]
+    shape = (num_devices, NUM_ENVS // num_devices, length)
+    noise = random_transitions(7, NUM_ENVS, length)
+    data = jax.tree.map(lambda x: np.reshape(x, shape + x.shape[2:]), noise)
+    memory = old.replace(
+        data=data,
+        cursor=np.full(num_devices, 20, np.int32),
+        size=np.full(num_devices, length, np.int32),
+    )
+    run.worker = run.worker.replace(replay=parallel.place(memory))
+    run.learner = noisy_learner().replace(num_updates=jnp.int32(77))
+    run.epoch, run.env_steps = 1, 640
+    return run
+
+
+def save(run: training.Run, num_devices: int, replay: bool = True) -> None:
+    counters = {
+        "env_steps": run.env_steps,
+        "num_devices": num_devices,
+        "replay_length": run.config.replay_length,
+    }
+    with Checkpoints(run.directory / "checkpoints") as saved:
+        saved.save(run.epoch, run.learner, run.worker if replay else None, counters, 0)
+        saved.wait()
+
+
+# ---------------------------------------------------------------- stop and resume
+
+
+class StoppedAtEpoch2(Progress):
+    """Somebody presses Ctrl-C when the second epoch is done but not yet saved."""
+
+    def row(self, row: Any, *args: Any) -> None:
+        super().row(row, *args)
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("schedule", ["fused", "alternating"])
+def test_stop_and_resume_gives_the_same_rows_to_the_last_digit(
+    schedule, monkeypatch, tmp_path
+):
+    use_devices(monkeypatch, 1)
+    config = tiny_config(train__schedule=schedule, train__num_epochs=4)
+    whole = run_training(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("helpers.Progress", StoppedAtEpoch2)
+        with pytest.raises(KeyboardInterrupt):
+            run_training(config, tmp_path / "parts")
+    assert [row["epoch"] for row in read_rows(tmp_path / "parts")] == ["0", "1", "2"]
+    parts = run_training(config, tmp_path / "parts", resume=True)
+    assert read_rows(tmp_path / "parts") == read_rows(tmp_path / "whole")
+    assert len(read_rows(tmp_path / "whole")) == 5
+    assert_equal(jax.device_get(parts.learner), jax.device_get(whole.learner))
+
+
+def test_resuming_brings_back_everything(tmp_path):
+    run = filled_run(8, tmp_path / "run")
+    save(run, 8)
+    again = training.resume_run(run.config, run.directory)
+    assert (again.epoch, again.env_steps) == (1, 640)
+    assert_equal(again.learner, run.learner)
+    assert_equal(jax.device_get(again.worker.replay), jax.device_get(run.worker.replay))
+    key, expected = (jax.random.key_data(x.worker.key) for x in (again, run))
+    np.testing.assert_array_equal(key, expected)
+    assert len({shard.device for shard in again.worker.key.addressable_shards}) == 8
+
+
+def test_a_run_of_8_devices_goes_on_with_1_and_back_with_8(monkeypatch, tmp_path):
+    run = filled_run(8, tmp_path / "eight")
+    save(run, 8)
+    experience = jax.device_get(run.worker.replay.data)
+    flat = lambda leaf: leaf.reshape(1, NUM_ENVS, *leaf.shape[2:])  # noqa: E731
+    with monkeypatch.context() as patch:
+        use_devices(patch, 1)
+        alone = training.resume_run(run.config, run.directory)
+        assert_equal(alone.learner, run.learner)
+        replay = jax.device_get(alone.worker.replay)
+        assert_equal(replay.data, jax.tree.map(flat, experience))
+        np.testing.assert_array_equal(replay.cursor, [20])
+        alone.directory = tmp_path / "one"
+        save(alone, 1)
+    back = training.resume_run(run.config, tmp_path / "one")
+    assert_equal(back.learner, run.learner)
+    assert_equal(jax.device_get(back.worker.replay), jax.device_get(run.worker.replay))
+    assert len(np.unique(jax.random.key_data(back.worker.key), axis=0)) == 8
+
+
+def test_a_longer_run_gets_a_longer_replay_with_the_same_experience(tmp_path):
+    run = filled_run(8, tmp_path / "run")
+    save(run, 8)
+    config = tiny_config(train__num_epochs=9, replay__capacity=1600)
+    assert (run.config.replay_length, config.replay_length) == (60, 100)
+    longer = training.resume_run(config, run.directory).worker.replay
+    np.testing.assert_array_equal(longer.size, [60] * 8)
+    old = np.asarray(run.worker.replay.data.reward)
+    new = np.asarray(longer.data.reward)[:, :, :60]
+    np.testing.assert_array_equal(new, np.roll(old, -20, axis=2))
+
+
+# ---------------------------------------------------------------- weights only
+
+
+def test_init_from_takes_weights_and_statistics_and_nothing_else(tmp_path):
+    run = filled_run(8, tmp_path / "run")
+    save(run, 8)
+    fresh = training.start_run(tiny_config(seed=3), tmp_path / "new").learner
+    learner = training.with_weights(fresh, run.directory)
+    for name in ("model", "actor", "critic", "temperature"):
+        new = getattr(learner, name)
+        assert_equal(new.params, getattr(run.learner, name).params)
+        assert_equal(new.opt_state, getattr(fresh, name).opt_state)
+    assert_equal(learner.target_critic, run.learner.target_critic)
+    assert_equal(learner.normalizer, run.learner.normalizer)
+    assert int(learner.num_updates) == 0
+
+
+def test_init_from_networks_of_other_sizes_is_refused(tmp_path):
+    run = filled_run(8, tmp_path / "run")
+    save(run, 8)
+    other = training.start_run(tiny_config(sac__hidden_size=9), tmp_path / "new")
+    with pytest.raises(CheckpointError, match="cannot read epoch 1 in"):
+        training.with_weights(other.learner, run.directory)
+
+
+def test_a_checkpoint_without_replay_can_be_evaluated_but_not_resumed(tmp_path):
+    run = filled_run(8, tmp_path / "run")
+    save(run, 8, replay=False)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.replay=False.*--init-from"):
+        training.resume_run(run.config, run.directory)
+    with Checkpoints(run.directory / "checkpoints", read_only=True) as saved:
+        like = jax.eval_shape(lambda: run.learner)
+        assert_equal(saved.learner(saved.best(), like), run.learner)
+
+
+# ---------------------------------------------------------------- keeping
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory) -> pathlib.Path:
+    """A folder to which five checkpoints went, with room for the last two."""
+    folder = tmp_path_factory.mktemp("kept") / "checkpoints"
+    with Checkpoints(folder, keep=2) as saved:
+        for epoch, test_return in enumerate([-5.0, 9.0, 1.0, 2.0, 3.0]):
+            learner = noisy_learner().replace(num_updates=jnp.int32(epoch))
+            saved.save(epoch, learner, None, {"env_steps": epoch}, test_return)
+        saved.wait()
+    return folder
+
+
+def test_the_last_checkpoints_and_the_best_are_kept(kept):
+    with Checkpoints(kept, read_only=True) as saved:
+        assert saved.epochs() == [1, 3, 4]
+        assert (saved.best(), saved.latest()) == (1, 4)
+        assert saved.counters(3) == {"env_steps": 3}
+
+
+def test_each_checkpoint_holds_its_own_learner(kept):
+    like = jax.eval_shape(noisy_learner)
+    with Checkpoints(kept, read_only=True) as saved:
+        updates = [int(saved.learner(e, like).num_updates) for e in saved.epochs()]
+    assert updates == [1, 3, 4]
+
+
+# ---------------------------------------------------------------- failures
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    folder = tmp_path / "nothing"
+    with pytest.raises(CheckpointError, match=f"no checkpoints in {folder}"):
+        Checkpoints(folder, read_only=True)
+    assert not folder.exists()
+
+
+def test_an_empty_folder_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=f"no complete checkpoint in {tmp_path}"):
+        Checkpoints(tmp_path, read_only=True)
+
+
+def test_a_half_written_checkpoint_is_ignored(tmp_path):
+    run = filled_run(8, tmp_path / "run")
+    save(run, 8)
+    folder = run.directory / "checkpoints"
+    (folder / "2.orbax-checkpoint-tmp-17").mkdir()
+    with Checkpoints(folder, read_only=True) as saved:
+        assert (saved.epochs(), saved.latest()) == ([1], 1)
+    assert training.resume_run(run.config, run.directory).epoch == 1
+
+
+def test_only_a_half_written_checkpoint_is_none(tmp_path):
+    (tmp_path / "2.orbax-checkpoint-tmp-17").mkdir()
+    with pytest.raises(CheckpointError, match=f"no complete checkpoint in {tmp_path}"):
+        Checkpoints(tmp_path, read_only=True)
+
+
+@pytest.mark.parametrize("damage", ["garbled", "deleted"])
+def test_a_corrupt_checkpoint_is_named_with_its_epoch_and_folder(damage, tmp_path):
+    run = filled_run(8, tmp_path / "run")
+    save(run, 8)
+    folder = run.directory / "checkpoints"
+    files = [file for file in (folder / "1" / "learner").rglob("*") if file.is_file()]
+    for file in files:
+        if damage == "garbled":
+            file.write_bytes(b"\x00garbage")
+        else:
+            file.unlink()
+    with pytest.raises(CheckpointError) as error:
+        training.resume_run(run.config, run.directory)
+    assert f"epoch 1 in {folder}" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "checkpoints"
+    with pytest.raises(CheckpointError, match=f"cannot open {folder}"):
+        Checkpoints(folder)

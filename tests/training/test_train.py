@@ -1,0 +1,290 @@
+import dataclasses
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import (
+    changed,
+    read_rows,
+    run_training,
+    tiny_agent,
+    tiny_config,
+    use_devices,
+)
+
+from cemrl_jax.agents.cemrl import phases
+from cemrl_jax.agents.cemrl.agent import make_agent
+from cemrl_jax.config import ConfigError
+from cemrl_jax.evaluation.evaluate import CASES
+from cemrl_jax.runtime import parallel
+from cemrl_jax.training import loop as training
+
+COMPILE = "/jax/core/compile/backend_compile_duration"
+
+
+@dataclasses.dataclass
+class Finished:
+    """A finished run, its learner at the start, and what it compiled.
+
+    Attributes:
+      initial: the learner at the start.
+      run: the run.
+      programs: number of programs that it made.
+      compiled: number of compilations up to each row of its log.
+    """
+
+    initial: Any
+    run: Any
+    programs: int
+    compiled: list[int]
+
+
+@pytest.fixture(scope="module", params=["fused", "alternating"])
+def finished(request, tmp_path_factory) -> Finished:
+    """Three tiny epochs on 8 devices by each training schedule."""
+    config = tiny_config(
+        train__schedule=request.param,
+        train__num_epochs=3,
+        encoder__num_classes=2,
+        checkpoint__interval=100,
+    )
+    directory = tmp_path_factory.mktemp(request.param) / "run"
+    initial = jax.device_get(training.start_run(config, directory).learner)
+    programs, compiled, at_row = [], [], []
+    make = training.Program.__init__
+
+    def count(self: Any, function: Any, *args: Any) -> None:
+        programs.append(function)
+        make(self, function, *args)
+
+    def listen(event: str, *_: Any, **__: Any) -> None:
+        if event == COMPILE:
+            compiled.append(event)
+
+    class Counting(training.Progress):
+        def row(self, *args: Any) -> None:
+            at_row.append(len(compiled))
+            super().row(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.Program, "__init__", count)
+        patch.setattr("helpers.Progress", Counting)
+        jax.monitoring.register_event_duration_secs_listener(listen)
+        try:
+            run = run_training(config, directory)
+        finally:
+            jax.monitoring.unregister_event_duration_listener(listen)
+    return Finished(initial, run, len(programs), at_row)
+
+
+# ---------------------------------------------------------------- whole runs
+
+
+def test_training_changes_every_parameter(finished):
+    for name in ("model", "actor", "critic", "temperature"):
+        before = getattr(finished.initial, name).params
+        moved = changed(before, getattr(finished.run.learner, name).params)
+        stuck = [path for path, differs in moved.items() if not differs]
+        assert not stuck, f"{name}: {stuck}"
+    assert all(
+        changed(
+            finished.initial.target_critic, finished.run.learner.target_critic
+        ).values()
+    )
+
+
+def test_a_run_counts_epochs_steps_and_updates(finished):
+    run = finished.run
+    collects = run.config.rollout.num_initial + run.config.train.num_epochs
+    assert run.epoch == 3
+    assert run.env_steps == collects * 16 * 20
+    assert int(run.learner.num_updates) == 3 * 3
+
+
+def test_a_row_is_written_for_the_start_and_for_each_epoch(finished):
+    rows = read_rows(finished.run.directory)
+    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
+    assert [row["env_steps"] for row in rows] == ["320", "640", "960", "1280"]
+    assert [row["updates"] for row in rows] == ["0", "3", "6", "9"]
+    for case in CASES:
+        assert all(np.isfinite(float(row[case.metric])) for row in rows)
+
+
+def test_every_number_of_a_run_is_finite(finished):
+    for row in read_rows(finished.run.directory):
+        assert all(np.isfinite(float(value)) for value in row.values() if value)
+    for leaf in jax.tree.leaves(finished.run.learner):
+        assert np.isfinite(leaf).all()
+
+
+def test_the_replay_holds_what_the_config_says(finished):
+    replay = finished.run.worker.replay
+    assert replay.data.obs.shape == (8, 2, finished.run.config.replay_length, 2)
+    np.testing.assert_array_equal(replay.size, [60] * 8)
+
+
+def test_every_phase_compiles_once_and_nothing_compiles_after_the_first_epoch(
+    finished,
+):
+    """Phases and evaluation are compiled ahead; later epochs compile nothing."""
+    phases = {"fused": 2, "alternating": 3}[finished.run.config.train.schedule]
+    assert finished.programs == phases + 1
+    assert finished.compiled[0] >= finished.programs  # the listener hears them
+    _, first, *later = finished.compiled
+    assert later == [first, first]
+
+
+# ---------------------------------------------------------------- early stopping
+
+
+def state_of(step: int, best_error: float, best_step: int) -> Any:
+    agent, learner = tiny_agent()
+    best = jax.tree.map(jnp.zeros_like, learner.model.params)
+    state = phases.ModelTraining(
+        learner=learner,
+        key=jax.random.key(0),
+        step=jnp.int32(step + 1),
+        best_params=best,
+        best_error=jnp.float32(best_error),
+        best_step=jnp.int32(best_step),
+        stop=jnp.bool_(False),
+        metrics={},
+    )
+    return agent, state
+
+
+def test_a_better_validation_is_remembered_with_its_parameters():
+    agent, state = state_of(step=7, best_error=3.0, best_step=2)
+    errors = jnp.array([1.0, 1.5])
+    after = phases.after_validation(state, agent, errors, jnp.ones(2), patience=9)
+    assert float(after.best_error) == 2.5
+    assert int(after.best_step) == 7
+    assert not bool(after.stop)
+    assert not any(changed(after.best_params, state.learner.model.params).values())
+
+
+def test_a_worse_validation_leaves_the_best_parameters():
+    agent, state = state_of(step=7, best_error=2.0, best_step=2)
+    errors = jnp.array([1.0, 1.5])
+    after = phases.after_validation(state, agent, errors, jnp.ones(2), patience=9)
+    assert (float(after.best_error), int(after.best_step)) == (2.0, 2)
+    assert not any(changed(after.best_params, state.best_params).values())
+
+
+@pytest.mark.parametrize(("step", "stops"), [(12, False), (13, True)])
+def test_training_stops_when_the_best_validation_is_older_than_the_patience(
+    step, stops
+):
+    agent, state = state_of(step=step, best_error=1.0, best_step=2)
+    after = phases.after_validation(state, agent, jnp.ones(2), jnp.ones(2), patience=10)
+    assert bool(after.stop) is stops
+
+
+def test_a_validation_balances_the_loss_weights_by_the_training_errors():
+    agent, state = state_of(step=0, best_error=1.0, best_step=0)
+    after = phases.after_validation(
+        state, agent, jnp.ones(2), jnp.array([3.0, 0.5]), patience=10
+    )
+    np.testing.assert_allclose(after.learner.loss_weights, [0.75, 0.25], rtol=1e-6)
+
+
+def model_phase(monkeypatch, directory, **changes: Any) -> Any:
+    """Runs the model phase on one device after a collect; returns it all."""
+    use_devices(monkeypatch, 1)
+    config = tiny_config(train__schedule="alternating", **changes)
+    run = training.start_run(config, directory)
+    env = config.env.make()
+    agent = training.make_agent(config, env.obs_size, env.action_size)
+    steps = phases.make_phases(config, env, agent, 1)
+    initial = jax.device_get(run.learner)
+    learner, worker, _ = parallel.spmd(steps["collect"])(run.learner, run.worker)
+    learner, _, metrics = parallel.spmd(steps["model"])(learner, worker)
+    return initial, learner, metrics
+
+
+def test_the_model_phase_stops_early_and_returns_with_its_best_parameters(
+    monkeypatch, tmp_path
+):
+    """A huge learning rate makes every validation after the first one worse."""
+    initial, learner, metrics = model_phase(
+        monkeypatch,
+        tmp_path,
+        elbo__learning_rate=10.0,
+        train__num_model_steps=100,
+        train__validation_interval=5,
+        train__early_stopping_steps=20,
+    )
+    best, steps = float(metrics["elbo/best_step"]), float(metrics["elbo/steps"])
+    # 5 validations without a better one: the step counted next is the 26th or so.
+    assert steps == best + 26
+    assert steps < 100
+    validation = metrics["elbo/validation_state_error"]
+    assert np.isfinite(validation)
+    del initial, learner
+
+
+def precisions(step: Any, run: training.Run) -> set[str]:
+    """Returns at which precisions a phase multiplies matrices."""
+    program = parallel.spmd(step).lower(run.learner, run.worker).as_text()
+    products = re.findall(r"stablehlo\.dot_general.*", program)
+    assert products
+    return {
+        "highest" if "precision = [HIGHEST, HIGHEST]" in product else "default"
+        for product in products
+    }
+
+
+@pytest.mark.parametrize("schedule", ["fused", "alternating"])
+@pytest.mark.parametrize("precision", ["highest", "default"])
+def test_updates_multiply_at_the_precision_asked_for_and_acting_at_the_highest(
+    schedule, precision, tmp_path
+):
+    config = tiny_config(train__schedule=schedule, train__precision=precision)
+    run = training.start_run(config, tmp_path)
+    env = config.env.make()
+    agent = make_agent(config, env.obs_size, env.action_size)
+    steps = phases.make_phases(config, env, agent, parallel.num_devices())
+    assert precisions(steps.pop("collect"), run) == {"highest"}
+    for step in steps.values():
+        assert precisions(step, run) == {precision}
+
+
+# ---------------------------------------------------------------- failures
+
+
+def test_describe_says_what_will_run_and_how_large_it_is():
+    config = tiny_config()
+    text = training.describe(config)
+    assert "point-vel, seed 0" in text
+    assert "2 epochs, fused, on 8 x cpu" in text
+    assert re.search(r"[\d,]+ parameters", text)
+    assert f"{config.replay_length * 16:,} transitions" in text
+
+
+def test_a_replay_that_does_not_fit_names_the_field_to_lower(monkeypatch, tmp_path):
+    monkeypatch.setattr(parallel, "memory_bytes", lambda: 1000)
+    with pytest.raises(ConfigError, match=r"replay\.capacity=1000 needs .* lower it"):
+        training.start_run(tiny_config(), tmp_path)
+
+
+def test_a_number_that_is_not_finite_ends_the_run_and_is_named(monkeypatch, tmp_path):
+    use_devices(monkeypatch, 1)
+
+    def broken(agent: Any, batch_size: int, num_updates: int) -> Any:
+        del agent, batch_size, num_updates
+
+        def train(learner: Any, worker: Any) -> Any:
+            return learner, worker, {"sac/value": jnp.float32(jnp.nan)}
+
+        return train
+
+    monkeypatch.setattr(phases, "make_fused", broken)
+    with pytest.raises(FloatingPointError, match=r"epoch 1: sac/value is not finite"):
+        run_training(tiny_config(), tmp_path / "run")
+    assert [row["epoch"] for row in read_rows(tmp_path / "run")] == ["0"]
+    saved = training.Checkpoints(tmp_path / "run" / "checkpoints", read_only=True)
+    with saved:
+        assert saved.latest() == 0

@@ -2,7 +2,6 @@
 
 from cemrl_jax.envs.base import (
     EnvState,
-    Motion,
     Robot,
     Schedule,
     Task,
@@ -18,7 +17,6 @@ __all__ = [
     "SCHEDULES",
     "TASKS",
     "EnvState",
-    "Motion",
     "NonStationaryEnv",
     "Robot",
     "Schedule",

@@ -20,52 +20,18 @@ class Task(struct.PyTreeNode):
     """What the agent must do until the next change.
 
     Attributes:
-      kind: `[]` int32, index into `envs.rewards.REWARDS`.
+      kind: `[]` int32, which of the robot's rewards counts.
       base: `[]` int32, label of the base task (0..K-1), what a class should mean.
       spec: `[]` or `[S]` float32, the task's parameter: m/s for velocity, +-1 for
         direction, rad for an angle, m for a goal. One shape in a distribution.
-      model: overrides of `mjx.Model` fields by name; `{}` if only the reward varies.
+      overrides: fields of the robot's physical model by name; `{}` if only the reward
+        varies.
     """
 
     kind: Array
     base: Array
     spec: Array
-    model: dict[str, Array]
-
-
-class Motion(struct.PyTreeNode):
-    """What a reward may look at: one control step, in SI units.
-
-    Attributes:
-      position: `[2]` position of the root on the ground after the step, m.
-      velocity: `[2]` mean velocity on the ground over the step, m/s; of the root, or
-        of the centre of mass where the original rewards that.
-      height: `[]` vertical position of the root after the step, m; from its initial
-        height where the model counts so (half-cheetah).
-      pitch_velocity: `[]` angular velocity about the y-axis, rad/s; its mean over the
-        step for planar robots.
-      cost: `[]` price of the control and of contacts, subtracted from the reward.
-      bonus: `[]` reward for being alive.
-      direction_weight: `[]` factor on the forward term of direction tasks.
-    """
-
-    position: Array
-    velocity: Array
-    height: Array
-    pitch_velocity: Array
-    cost: Array
-    bonus: Array
-    direction_weight: Array
-
-    @property
-    def x_position(self) -> Array:
-        """Position along the x-axis `[]`, m."""
-        return self.position[0]
-
-    @property
-    def x_velocity(self) -> Array:
-        """Velocity along the x-axis `[]`, m/s."""
-        return self.velocity[0]
+    overrides: dict[str, Array]
 
 
 class EnvState(struct.PyTreeNode):
@@ -109,15 +75,15 @@ class Robot(Protocol):
         """Returns the physics at the start of an episode."""
         ...
 
-    def step(self, physics: Any, action: Array, model: dict[str, Array]) -> Any:
+    def step(self, physics: Any, action: Array, overrides: dict[str, Array]) -> Any:
         """Advances one control step under `action` `[action_size]`.
 
-        `model` overrides fields of the physical model (see `Task.model`).
+        `overrides` replace fields of the physical model (see `Task.overrides`).
         """
         ...
 
-    def motion(self, before: Any, after: Any, action: Array) -> Motion:
-        """Summarises a control step for the reward."""
+    def reward(self, before: Any, after: Any, action: Array, task: Task) -> Array:
+        """Returns the reward `[]` of a control step for doing `task`."""
         ...
 
     def observe(self, physics: Any) -> Array:

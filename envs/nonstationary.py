@@ -15,7 +15,6 @@ from cemrl_jax.envs.base import (
     Task,
     TaskDistribution,
 )
-from cemrl_jax.envs.robots.rewards import reward
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +84,11 @@ class NonStationaryEnv:
         task = jax.tree.map(
             lambda new, old: jnp.where(changed, new, old), next_task, state.task
         )
-        physics = self.robot.step(state.physics, action, task.model)
-        motion = self.robot.motion(state.physics, physics, action)
+        physics = self.robot.step(state.physics, action, task.overrides)
         return EnvState(
             physics=physics,
             obs=self.robot.observe(physics),
-            reward=reward(task, motion),
+            reward=self.robot.reward(state.physics, physics, action, task),
             terminated=self.robot.terminated(physics),
             step=state.step + 1,
             task=task,

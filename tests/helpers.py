@@ -40,8 +40,8 @@ class FallingPoint(Point):
     limit: float = 0.1
     drift: float = 0.0
 
-    def step(self, physics: PointState, action: Any, model: Any) -> PointState:
-        moved = super().step(physics, action, model)
+    def step(self, physics: PointState, action: Any, overrides: Any) -> PointState:
+        moved = super().step(physics, action, overrides)
         return moved.replace(x=moved.x + self.drift)
 
     def terminated(self, physics: PointState) -> jax.Array:
@@ -67,7 +67,7 @@ def tiny_config(**changes: Any) -> Config:
     config.sac.num_layers = 1
     config.train.num_epochs = 2
     config.train.num_updates = 3
-    config.train.num_model_steps = 4
+    config.train.num_world_model_steps = 4
     config.train.validation_interval = 2
     config.replay.capacity = 1_000
     config.evaluation.interval = 1
@@ -101,7 +101,7 @@ def random_transitions(seed: int, *shape: int, steps: Any = 0) -> Transition:
         next_obs=draw(OBS_SIZE),
         terminated=still,
         step=step,
-        task=Task(kind=zeros, base=zeros, spec=draw(), model={}),
+        task=Task(kind=zeros, base=zeros, spec=draw(), overrides={}),
     )
 
 
@@ -116,7 +116,7 @@ def with_noise(learner: LearnerState, scale: float = 0.4) -> LearnerState:
         name: getattr(learner, name).replace(
             params=jax.tree.map(noise, getattr(learner, name).params)
         )
-        for name in ("model", "actor")
+        for name in ("world_model", "actor")
     }
     return learner.replace(**noisy)
 

@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 
 from cemrl_jax.config import ConfigError
-from cemrl_jax.envs.robots.rewards import REWARDS
+from cemrl_jax.envs.robots.locomotion import REWARDS
 
 HALF_WIDTH = 1.1
 """Of a picture, m."""

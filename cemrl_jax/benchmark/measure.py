@@ -29,8 +29,8 @@ from jax import Array
 from cemrl_jax import config as config_lib
 from cemrl_jax.agents.cemrl.agent import Agent, make_agent
 from cemrl_jax.agents.cemrl.phases import (
-    ModelPhase,
     PolicyPhase,
+    WorldModelPhase,
     make_collect,
     make_fused,
 )
@@ -314,7 +314,7 @@ def make_physics(env: NonStationaryEnv, num_steps: int) -> Callable[..., Any]:
         def step(state: Any, key: Array) -> tuple[Any, None]:
             shape = (num_envs, env.action_size)
             action = jax.random.uniform(key, shape, minval=-1, maxval=1)
-            return jax.vmap(env.robot.step)(state, action, worker.tasks.model), None
+            return jax.vmap(env.robot.step)(state, action, worker.tasks.overrides), None
 
         key, key_steps = jax.random.split(worker.key)
         keys = jax.random.split(key_steps, num_steps)
@@ -342,7 +342,7 @@ def random_replay(
     state = replay.init(example, *shape)
     key_obs, key_action, key_reward, key_next, key_task = jax.random.split(key, 5)
     draw = lambda key, like: jax.random.normal(key, like.shape, like.dtype)  # noqa: E731
-    dealt = deal_tasks(key_task, tasks, shape[0]).replace(model={})
+    dealt = deal_tasks(key_task, tasks, shape[0]).replace(overrides={})
     data: Transition = state.data.replace(
         obs=draw(key_obs, state.data.obs),
         action=jnp.tanh(draw(key_action, state.data.action)),
@@ -519,7 +519,7 @@ def measure_updates(
     config, agent, learner = subject.config, subject.agent, subject.learner
     batch_size = config.sac.batch_size // num_devices
     chunk = config.rollout.num_steps
-    model = ModelPhase(
+    model = WorldModelPhase(
         agent,
         batch_size,
         max_steps=num_updates,
@@ -573,13 +573,13 @@ def work(subject: Subject, worker: WorkerState, batch_size: int) -> Row:
     rows = jax.eval_shape(window, memory)
     batch: Batch = jax.eval_shape(agent.make_batch, learner, rows)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    noise = functools.partial(agent.model_noise, batch_size=batch_size)
+    noise = functools.partial(agent.world_model_noise, batch_size=batch_size)
     policy_noise = functools.partial(agent.policy_noise, batch_size=batch_size)
     z = jax.ShapeDtypeStruct((batch_size, agent.latent_size), jnp.float32)
     return {
         "update_flops": count_flops(agent.update, learner, batch, key),
         "model_flops": count_flops(
-            agent.model_step, learner, batch, jax.eval_shape(noise, key)
+            agent.world_model_step, learner, batch, jax.eval_shape(noise, key)
         ),
         "policy_flops": count_flops(
             agent.policy_step,
@@ -690,7 +690,7 @@ def sizes(config: BenchmarkConfig, subject: Subject) -> Row:
     """
     base, learner = subject.config, subject.learner
     parts = {
-        **learner.model.params,
+        **learner.world_model.params,
         "actor": learner.actor.params,
         "critic": learner.critic.params,
     }

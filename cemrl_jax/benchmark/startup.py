@@ -48,7 +48,7 @@ def short_run(base: Config, folder: pathlib.Path) -> Config:
     config.rollout.num_initial = 0
     config.train.num_epochs = 1
     config.train.num_updates = 1
-    config.train.num_model_steps = 1
+    config.train.num_world_model_steps = 1
     config.checkpoint.replay = False
     return config
 

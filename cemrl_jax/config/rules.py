@@ -113,7 +113,7 @@ _RANGES: dict[str, tuple[Any, tuple[str, ...]]] = {
             "sac.num_layers",
             "train.num_epochs",
             "train.num_updates",
-            "train.num_model_steps",
+            "train.num_world_model_steps",
             "train.validation_interval",
             "train.early_stopping_steps",
             "evaluation.interval",

@@ -148,7 +148,7 @@ class TrainConfig:
         transitions) or "alternating" (the original's: first the model, with
         validation and early stopping, then the policy).
       num_updates: policy updates in an epoch; with "fused" model updates too.
-      num_model_steps: with "alternating", model updates in an epoch at most.
+      num_world_model_steps: with "alternating", model updates in an epoch at most.
       validation_interval: with "alternating", model steps from one validation to
         the next; with "fused", the memory of the loss weights in updates.
       validation_fold: one in so many transitions is for validation.
@@ -161,7 +161,7 @@ class TrainConfig:
     num_epochs: int = 500
     schedule: str = "fused"
     num_updates: int = 2000
-    num_model_steps: int = 5000
+    num_world_model_steps: int = 5000
     validation_interval: int = 50
     validation_fold: int = 5
     early_stopping_steps: int = 500

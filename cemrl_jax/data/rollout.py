@@ -101,7 +101,7 @@ def transition(before: EnvState, action: Array, after: EnvState) -> Transition:
         next_obs=after.obs,
         terminated=after.terminated.astype(jnp.float32),
         step=before.step,
-        task=after.task.replace(model={}),
+        task=after.task.replace(overrides={}),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from cemrl_jax.envs import Task
 
 FILE = "tasks.npz"
-"""Arrays `<pool>/kind`, `/base`, `/spec` and `/model/<field>`, all `[N, ...]`."""
+"""Arrays `<pool>/kind`, `/base`, `/spec` and `/overrides/<field>`, all `[N, ...]`."""
 
 
 def save(pools: dict[str, Task], directory: pathlib.Path) -> None:
@@ -16,7 +16,9 @@ def save(pools: dict[str, Task], directory: pathlib.Path) -> None:
     arrays = {}
     for name, tasks in pools.items():
         leaves = {"kind": tasks.kind, "base": tasks.base, "spec": tasks.spec}
-        leaves |= {f"model/{field}": value for field, value in tasks.model.items()}
+        leaves |= {
+            f"overrides/{field}": value for field, value in tasks.overrides.items()
+        }
         arrays |= {f"{name}/{leaf}": np.asarray(x) for leaf, x in leaves.items()}
     np.savez(directory / FILE, **arrays)
 
@@ -30,10 +32,10 @@ def load(directory: pathlib.Path) -> dict[str, Task]:
             kind=arrays[f"{name}/kind"],
             base=arrays[f"{name}/base"],
             spec=arrays[f"{name}/spec"],
-            model={
+            overrides={
                 path.split("/")[2]: value
                 for path, value in arrays.items()
-                if path.startswith(f"{name}/model/")
+                if path.startswith(f"{name}/overrides/")
             },
         )
         for name in dict.fromkeys(path.split("/")[0] for path in arrays)

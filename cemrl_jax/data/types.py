@@ -81,7 +81,7 @@ class LearnerState(struct.PyTreeNode):
     """Everything that is learnt. The same on every device, without a device axis.
 
     Attributes:
-      model: encoder, decoder and class prior (`{"encoder", "decoder", "prior"}`).
+      world_model: encoder, decoder and class prior (`{"encoder", "decoder", "prior"}`).
       actor: the policy.
       critic: the pair of Q-functions, stacked on a leading axis of 2.
       temperature: the weight of the entropy.
@@ -91,7 +91,7 @@ class LearnerState(struct.PyTreeNode):
       num_updates: `[]` int32 policy updates so far.
     """
 
-    model: Trainable
+    world_model: Trainable
     actor: Trainable
     critic: Trainable
     temperature: Trainable

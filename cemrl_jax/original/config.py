@@ -348,7 +348,7 @@ def _train(values: Values) -> TrainConfig:
         num_epochs=algo["num_train_epochs"],
         schedule="alternating",
         num_updates=algo["num_policy_steps"],
-        num_model_steps=algo["num_reconstruction_steps"],
+        num_world_model_steps=algo["num_reconstruction_steps"],
         validation_interval=model["eval_interval"],
         validation_fold=max(2, round(1 / (1 - model["train_val_percent"]))),
         early_stopping_steps=model["early_stopping_threshold"],

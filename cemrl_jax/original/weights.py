@@ -136,7 +136,7 @@ def import_weights(
         "critic": learner.critic.params,
         "target_critic": learner.target_critic,
         "temperature": learner.temperature.params,
-        **learner.model.params,
+        **learner.world_model.params,
     }
     expected: dict[str, Array] = {}
     for network, params in own.items():
@@ -148,9 +148,9 @@ def import_weights(
         expected |= _statistics(learner)
     _check(expected, arrays)
     new = {network: import_params(agent, network, arrays) for network in own}
-    model = {network: new[network] for network in learner.model.params}
+    model = {network: new[network] for network in learner.world_model.params}
     learner = learner.replace(
-        model=learner.model.replace(params=model),
+        world_model=learner.world_model.replace(params=model),
         actor=learner.actor.replace(params=new["actor"]),
         critic=learner.critic.replace(params=new["critic"]),
         temperature=learner.temperature.replace(params=new["temperature"]),

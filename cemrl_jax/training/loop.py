@@ -105,7 +105,7 @@ def example_transition(env: NonStationaryEnv, task: Task) -> Transition:
         next_obs=obs,
         terminated=zero,
         step=jnp.int32(0),
-        task=task.replace(model={}),
+        task=task.replace(overrides={}),
     )
 
 
@@ -279,7 +279,7 @@ def with_weights(learner: LearnerState, directory: pathlib.Path) -> LearnerState
         other = saved.learner(saved.best(), jax.eval_shape(lambda: learner))
     trained = {
         name: getattr(learner, name).replace(params=getattr(other, name).params)
-        for name in ("model", "actor", "critic", "temperature")
+        for name in ("world_model", "actor", "critic", "temperature")
     }
     return learner.replace(
         **trained,
@@ -294,7 +294,7 @@ def describe(config: Config, num_seeds: int = 1) -> str:
     env, devices = config.env.make(), jax.devices()
     agent = make_agent(config, env.obs_size, env.action_size)
     learner = jax.eval_shape(agent.init, jax.random.key(0))
-    trained = (learner.model, learner.actor, learner.critic)
+    trained = (learner.world_model, learner.actor, learner.critic)
     params = sum(leaf.size for leaf in jax.tree.leaves([x.params for x in trained]))
     example = example_transition(env, _first(make_pools(config)["train"]))
     num_envs, length = config.rollout.num_envs, config.replay_length

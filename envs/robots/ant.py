@@ -6,14 +6,14 @@ import functools
 import jax.numpy as jnp
 from jax import Array
 
-from cemrl_jax.envs.base import Motion
 from cemrl_jax.envs.engines import mjx as physics
 from cemrl_jax.envs.engines.mjx import PhysicsState, Simulator
-from cemrl_jax.envs.robots.mjx_robot import MjxRobot
+from cemrl_jax.envs.robots.legged import LeggedRobot
+from cemrl_jax.envs.robots.locomotion import Motion
 
 
 @dataclasses.dataclass
-class Ant(MjxRobot):
+class Ant(LeggedRobot):
     """MJX ant; 30 observations, 8 torques, 0.05 s a control step.
 
     Observation: qpos without x and y `[13]`, torso position `[3]`, qvel `[14]`; the
@@ -48,7 +48,7 @@ class Ant(MjxRobot):
     def motion(
         self, before: PhysicsState, after: PhysicsState, action: Array
     ) -> Motion:
-        """See `Robot.motion`; the original weighs direction tasks by 10."""
+        """See `LeggedRobot.motion`; the original weighs direction tasks by 10."""
         cost = 0.5 * self.squared_control(action)
         if self.contact_forces:
             forces = jnp.clip(after.readings["cfrc_ext"], -1, 1)

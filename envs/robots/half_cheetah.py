@@ -6,14 +6,14 @@ import functools
 import jax.numpy as jnp
 from jax import Array
 
-from cemrl_jax.envs.base import Motion
 from cemrl_jax.envs.engines import mjx as physics
 from cemrl_jax.envs.engines.mjx import PhysicsState, Simulator
-from cemrl_jax.envs.robots.mjx_robot import MjxRobot, planar_motion
+from cemrl_jax.envs.robots.legged import LeggedRobot, planar_motion
+from cemrl_jax.envs.robots.locomotion import Motion
 
 
 @dataclasses.dataclass
-class HalfCheetah(MjxRobot):
+class HalfCheetah(LeggedRobot):
     """MJX half-cheetah; 20 observations, 6 torques, 0.05 s a control step.
 
     Observation: qpos without x `[8]`, torso position `[3]` (one sub-step old, as in
@@ -43,7 +43,7 @@ class HalfCheetah(MjxRobot):
     def motion(
         self, before: PhysicsState, after: PhysicsState, action: Array
     ) -> Motion:
-        """See `Robot.motion`."""
+        """See `LeggedRobot.motion`."""
         cost = 0.05 * self.squared_control(action)
         return planar_motion(self, before, after, cost=cost, bonus=0.0)
 

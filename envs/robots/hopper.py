@@ -6,14 +6,14 @@ import functools
 import jax.numpy as jnp
 from jax import Array
 
-from cemrl_jax.envs.base import Motion
 from cemrl_jax.envs.engines import mjx as physics
 from cemrl_jax.envs.engines.mjx import PhysicsState, Simulator
-from cemrl_jax.envs.robots.mjx_robot import MjxRobot, planar_motion
+from cemrl_jax.envs.robots.legged import LeggedRobot, planar_motion
+from cemrl_jax.envs.robots.locomotion import Motion
 
 
 @dataclasses.dataclass
-class Hopper(MjxRobot):
+class Hopper(LeggedRobot):
     """MJX hopper; 14 observations, 3 torques, 0.008 s a control step.
 
     Observation: qpos without x `[5]`, torso position `[3]`, qvel within +-10 `[6]`.
@@ -44,7 +44,7 @@ class Hopper(MjxRobot):
     def motion(
         self, before: PhysicsState, after: PhysicsState, action: Array
     ) -> Motion:
-        """See `Robot.motion`."""
+        """See `LeggedRobot.motion`."""
         cost = 1e-3 * self.squared_control(action)
         return planar_motion(self, before, after, cost=cost, bonus=self.alive_bonus)
 

@@ -6,14 +6,14 @@ import functools
 import jax.numpy as jnp
 from jax import Array
 
-from cemrl_jax.envs.base import Motion
 from cemrl_jax.envs.engines import mjx as physics
 from cemrl_jax.envs.engines.mjx import PhysicsState, Simulator
-from cemrl_jax.envs.robots.mjx_robot import MjxRobot
+from cemrl_jax.envs.robots.legged import LeggedRobot
+from cemrl_jax.envs.robots.locomotion import Motion
 
 
 @dataclasses.dataclass
-class Humanoid(MjxRobot):
+class Humanoid(LeggedRobot):
     """MJX humanoid; 376 observations, 17 torques, 0.015 s a control step.
 
     Observation: qpos without x and y `[22]`, qvel `[23]`, the bodies' inertias
@@ -57,7 +57,7 @@ class Humanoid(MjxRobot):
     def motion(
         self, before: PhysicsState, after: PhysicsState, action: Array
     ) -> Motion:
-        """See `Robot.motion`.
+        """See `LeggedRobot.motion`.
 
         The original multiplies the centre of mass's way in a control step by
         0.25 / sub-step, which is 0.25 * sub-steps times its velocity.

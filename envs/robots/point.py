@@ -8,7 +8,9 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from cemrl_jax.envs.base import Motion
+from cemrl_jax.envs.base import Task
+from cemrl_jax.envs.robots import locomotion
+from cemrl_jax.envs.robots.locomotion import Motion
 
 
 class PointState(struct.PyTreeNode):
@@ -59,16 +61,16 @@ class Point:
         return PointState(x=jnp.float32(0), velocity=velocity)
 
     def step(
-        self, physics: PointState, action: Array, model: dict[str, Array]
+        self, physics: PointState, action: Array, overrides: dict[str, Array]
     ) -> PointState:
-        """See `Robot.step`; `model` may override `gain` by an array `[1]`."""
+        """See `Robot.step`; `overrides` may hold `gain` `[1]`."""
         goal = self.max_speed * jnp.clip(action[0], -1, 1)
-        gain = model["gain"][0] if "gain" in model else self.gain
+        gain = overrides["gain"][0] if "gain" in overrides else self.gain
         velocity = physics.velocity + gain * (goal - physics.velocity)
         return PointState(x=physics.x + self.control_dt * velocity, velocity=velocity)
 
     def motion(self, before: PointState, after: PointState, action: Array) -> Motion:
-        """See `Robot.motion`."""
+        """Summarises a control step for the reward."""
         zero = jnp.float32(0)
         return Motion(
             position=jnp.stack([after.x, zero]),
@@ -79,6 +81,12 @@ class Point:
             bonus=zero,
             direction_weight=jnp.float32(1),
         )
+
+    def reward(
+        self, before: PointState, after: PointState, action: Array, task: Task
+    ) -> Array:
+        """See `Robot.reward`."""
+        return locomotion.reward(task, self.motion(before, after, action))
 
     def observe(self, physics: PointState) -> Array:
         """See `Robot.observe`."""

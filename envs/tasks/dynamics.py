@@ -102,7 +102,7 @@ class Dynamics:
         nominal = self._nominal()
         number = jnp.arange(num_tasks) % self.num_base_tasks
         keys = jax.random.split(key, len(nominal))
-        model, first = {}, 0
+        overrides, first = {}, 0
         for key, base, (name, value) in zip(keys, self.bases, nominal.items()):
             exponent = self._exponents(key, name, num_tasks, inner, outer)
             if self.scope == "single":
@@ -110,10 +110,10 @@ class Dynamics:
                 chosen = (numbers == _columns(number, value.ndim)) & (value != 0)
                 exponent = jnp.where(chosen, exponent, 0)
                 first = numbers.max() + 1
-            model[name] = value * base**exponent
+            overrides[name] = value * base**exponent
         spec = jnp.full(num_tasks, self.direction, jnp.float32)
         base_task = number if self.scope == "single" else 0
-        return reward_tasks("direction", spec, base_task, model)
+        return reward_tasks("direction", spec, base_task, overrides)
 
     def _exponents(
         self, key: Array, name: str, num_tasks: int, inner: float, outer: float

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from cemrl_jax.envs.base import Task
-from cemrl_jax.envs.robots.rewards import kind_of
+from cemrl_jax.envs.robots.locomotion import kind_of
 from cemrl_jax.envs.tasks.pools import draw_from
 
 VARIANTS = ("velocity", "direction", "goal", "flipping", "jumping")
-"""The kinds of tasks, each a name in `envs.rewards.REWARDS`."""
+"""The kinds of tasks, each a name in `envs.robots.locomotion.REWARDS`."""
 
 
 @dataclasses.dataclass
@@ -54,7 +54,7 @@ class MultiTask:
         }
         kinds = jnp.array([kind_of(name) for name in self.variants], jnp.int32)
         spec = jnp.stack([specs[name] for name in self.variants])[base, number]
-        return Task(kind=kinds[base], base=base, spec=spec, model={})
+        return Task(kind=kinds[base], base=base, spec=spec, overrides={})
 
     def change(self, key: Array, pool: Task, task: Task, event: Array) -> Task:
         """See `TaskDistribution.change`."""

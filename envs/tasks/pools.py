@@ -5,26 +5,29 @@ import jax.numpy as jnp
 from jax import Array
 
 from cemrl_jax.envs.base import Task
-from cemrl_jax.envs.robots.rewards import kind_of
+from cemrl_jax.envs.robots.locomotion import kind_of
 
 
 def reward_tasks(
     reward: str,
     spec: Array,
     base: Array | int = 0,
-    model: dict[str, Array] | None = None,
+    overrides: dict[str, Array] | None = None,
 ) -> Task:
     """Returns a pool of tasks with one reward.
 
     Args:
-      reward: name in `envs.rewards.REWARDS`.
+      reward: name in `envs.robots.locomotion.REWARDS`.
       spec: `[N]` or `[N, S]` parameters.
       base: `[N]` labels of the base tasks, or one for all.
-      model: overrides of the robot's model, each `[N, ...]`; nothing by default.
+      overrides: of the robot's model, each `[N, ...]`; nothing by default.
     """
     zeros = jnp.zeros(spec.shape[0], jnp.int32)
     return Task(
-        kind=zeros + kind_of(reward), base=zeros + base, spec=spec, model=model or {}
+        kind=zeros + kind_of(reward),
+        base=zeros + base,
+        spec=spec,
+        overrides=overrides or {},
     )
 
 

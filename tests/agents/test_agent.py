@@ -148,7 +148,7 @@ def policy_step(temperature: str) -> Any:
 @pytest.mark.parametrize("temperature", ["learnt", "conditioned", "fixed"])
 def test_a_policy_step_leaves_the_model_alone_and_changes_actor_and_critic(temperature):
     _, before, after, metrics = policy_step(temperature)
-    assert not any(changed(before.model, after.model).values())
+    assert not any(changed(before.world_model, after.world_model).values())
     assert all(changed(before.actor.params, after.actor.params).values())
     assert all(changed(before.critic.params, after.critic.params).values())
     assert int(after.num_updates) == 1
@@ -190,12 +190,14 @@ def test_a_learnt_temperature_moves(temperature):
 
 
 @functools.cache
-def model_step() -> Any:
+def world_model_step() -> Any:
     agent, learner = tiny_agent(encoder__num_classes=2, elbo__prior="learnt")
 
     def step(learner: LearnerState, rows: Transition, key: Any) -> Any:
         batch = agent.make_batch(learner, rows)
-        return agent.model_step(learner, batch, agent.model_noise(key, SIZE))
+        return agent.world_model_step(
+            learner, batch, agent.world_model_noise(key, SIZE)
+        )
 
     rows = random_transitions(0, SIZE, agent.window_steps + 1, steps=50)
     after, metrics, z = on_one_device(step)(learner, rows, jax.random.key(0))
@@ -203,17 +205,17 @@ def model_step() -> Any:
 
 
 def test_a_model_step_trains_encoder_decoder_and_prior_and_nothing_else():
-    before, after, _, _ = model_step()
-    assert all(changed(before.model.params, after.model.params).values())
+    before, after, _, _ = world_model_step()
+    assert all(changed(before.world_model.params, after.world_model.params).values())
     for name in ("actor", "critic", "temperature", "target_critic", "normalizer"):
         assert not any(changed(getattr(before, name), getattr(after, name)).values())
 
 
 def test_a_model_step_returns_the_tasks_inferred_before_the_step():
-    before, _, _, z = model_step()
+    before, _, _, z = world_model_step()
     agent, _ = tiny_agent(encoder__num_classes=2, elbo__prior="learnt")
     batch = random_batch(agent, before, 0, SIZE)
-    posterior = agent.encode(before.model.params, batch.window)
+    posterior = agent.encode(before.world_model.params, batch.window)
     best = posterior.probs[:, 0].argmax(-1)
     expected = np.take_along_axis(
         np.asarray(posterior.mean[:, 0]), np.asarray(best)[:, None, None], 1
@@ -265,5 +267,5 @@ def test_make_agent_builds_the_encoder_that_is_named(kind, parts):
     agent = make_agent(tiny_config(encoder__kind=kind), 2, 1)
     learner = jax.eval_shape(agent.init, jax.random.key(0))
     window = jnp.zeros((2, 3, agent.num_features))
-    posterior = jax.eval_shape(agent.encode, learner.model.params, window)
+    posterior = jax.eval_shape(agent.encode, learner.world_model.params, window)
     assert posterior.probs.shape == (2, parts, 1)

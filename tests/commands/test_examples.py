@@ -90,11 +90,11 @@ def test_an_encoder_from_outside_trains_and_infers():
 
     def step(learner, rows, key):
         batch = agent.make_batch(learner, rows)
-        return agent.model_step(learner, batch, agent.model_noise(key, 8))
+        return agent.world_model_step(learner, batch, agent.world_model_noise(key, 8))
 
     rows = random_transitions(0, 8, agent.window_steps + 1, steps=50)
     after, _, z = on_one_device(step)(learner, rows, jax.random.key(1))
     changed = jax.tree.map(lambda a, b: bool((a != b).any()), learner, after)
-    assert any(jax.tree.leaves(changed.model.params))
+    assert any(jax.tree.leaves(changed.world_model.params))
     assert z.shape == (8, 1)
     assert jnp.isfinite(z).all()

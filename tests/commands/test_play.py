@@ -1,13 +1,11 @@
 """`scripts/play.py` and the strip that it draws."""
 
-import runpy
 import sys
 
 import jax
 import numpy as np
 import pytest
 from helpers import (
-    ROOT,
     FallingPoint,
     make_agent,
     run_training,
@@ -16,12 +14,11 @@ from helpers import (
 )
 
 from cemrl_jax.analysis import strip
+from cemrl_jax.commands import play
 from cemrl_jax.config import ConfigError
 from cemrl_jax.envs.robots import Ant, HalfCheetah
-from cemrl_jax.envs.robots.rewards import kind_of
+from cemrl_jax.envs.robots.locomotion import kind_of
 from cemrl_jax.envs.tasks import Velocity
-
-PLAY = runpy.run_path(str(ROOT / "scripts" / "play.py"))
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +31,15 @@ def directory(tmp_path_factory):
     return directory
 
 
-def play(directory, monkeypatch, *arguments):
+def run_play(directory, monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["play.py", f"--run={directory}", *arguments])
-    PLAY["main"]()
+    play.main()
 
 
 def test_the_strip_of_a_run_is_a_picture(directory, monkeypatch, capsys):
     plt = pytest.importorskip("matplotlib.pyplot")
     arguments = ("--frames=3", "--compile-cache=off")
-    play(directory, monkeypatch, *arguments)
+    run_play(directory, monkeypatch, *arguments)
     assert f"pictures in {directory / 'strip.png'}" in capsys.readouterr().out
     picture = plt.imread(directory / "strip.png")
     assert picture.shape[:2] == (460, 600)
@@ -52,7 +49,7 @@ def test_the_strip_of_a_run_is_a_picture(directory, monkeypatch, capsys):
 @pytest.mark.parametrize("text", ["1,4", "one", "-1"])
 def test_tasks_that_are_not_there_are_refused(text, directory, monkeypatch):
     with pytest.raises(ConfigError, match="must list numbers from 0 to 3"):
-        play(directory, monkeypatch, f"--tasks={text}", "--compile-cache=off")
+        run_play(directory, monkeypatch, f"--tasks={text}", "--compile-cache=off")
 
 
 def test_an_episode_has_the_tasks_in_turn():
@@ -73,7 +70,7 @@ def played(config, tasks, num_steps):
     agent = make_agent(config, env.obs_size, env.action_size)
     policy = agent.policy(agent.init(jax.random.key(0)), deterministic=True)
     pool = Velocity().sample(jax.random.key(0), 4)
-    return PLAY["play"](env, policy, pool, tasks, jax.random.key(0), num_steps)
+    return play.play(env, policy, pool, tasks, jax.random.key(0), num_steps)
 
 
 def test_an_episode_ends_with_a_fall():
@@ -83,7 +80,7 @@ def test_an_episode_ends_with_a_fall():
 
 def test_four_tasks_that_differ_are_played_by_default():
     pool = Velocity().sample(jax.random.key(0), 30)
-    numbers = PLAY["task_numbers"](None, pool)
+    numbers = play.task_numbers(None, pool)
     ranks = np.argsort(np.argsort(pool.spec))[np.array(numbers)]
     np.testing.assert_array_equal(ranks, [0, 29, 10, 19])
 

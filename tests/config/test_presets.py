@@ -34,7 +34,7 @@ def shrunk(name):
     config.sac.batch_size = 4
     config.sac.hidden_size, config.sac.num_layers = 8, 1
     config.train.num_epochs, config.train.num_updates = 1, 2
-    config.train.num_model_steps, config.train.validation_interval = 2, 1
+    config.train.num_world_model_steps, config.train.validation_interval = 2, 1
     config.evaluation.num_episodes = 1
     config.checkpoint.replay = False
     return config

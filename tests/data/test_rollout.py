@@ -214,7 +214,7 @@ def test_acting_infers_what_encoding_the_whole_window_from_scratch_infers(kind, 
         places = jnp.divmod(jnp.arange(NUM_ENVS * NUM_STEPS), NUM_STEPS)
         rows = replay.windows(data, places, agent.window_steps)
         batch = agent.make_batch(learner, rows)
-        posterior = agent.encode(learner.model.params, batch.window)
+        posterior = agent.encode(learner.world_model.params, batch.window)
         z = infer_task(posterior)
         mean, _ = agent.actor.apply(learner.actor.params, batch.current.obs, z)
         return data, jnp.tanh(mean), z

@@ -48,7 +48,7 @@ def test_the_file_names_its_arrays_plainly(tmp_path):
     task_pools.save(pools_of(Dynamics(), HalfCheetah()), tmp_path)
     with np.load(tmp_path / "tasks.npz") as file:
         assert {"train/kind", "train/base", "train/spec"} < set(file.files)
-        assert file["test/model/body_mass"].shape == (4, 8)
+        assert file["test/overrides/body_mass"].shape == (4, 8)
 
 
 def test_pools_have_keys_of_their_own_and_extrapolation_leaves_the_range():

@@ -31,7 +31,7 @@ def test_the_cases_cover_every_entry_of_the_tables():
 @pytest.mark.parametrize(
     ("folder", "table", "shared"),
     [
-        ("robots", ROBOTS, {"mjx_robot", "rewards"}),
+        ("robots", ROBOTS, {"legged", "locomotion"}),
         ("tasks", TASKS, {"pools", "binding"}),
         ("schedules", SCHEDULES, set()),
     ],

@@ -98,8 +98,8 @@ def test_a_joint_without_gear_feels_no_torque():
 def test_each_parameter_of_dynamics_tasks_changes_the_motion(field):
     case = world("half_cheetah")
     nominal = case.nominal_tasks
-    value = nominal.model[field].at[::2].multiply(1.2)
-    changed = nominal.replace(model={**nominal.model, field: value})
+    value = nominal.overrides[field].at[::2].multiply(1.2)
+    changed = nominal.replace(overrides={**nominal.overrides, field: value})
     keys = jax.random.split(jax.random.key(0), NUM_ENVS)
     ends = []
     for tasks in (nominal, changed):

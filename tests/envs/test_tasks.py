@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from cemrl_jax.envs import TASKS
-from cemrl_jax.envs.base import BACKWARD, ELAPSED, FORWARD, Motion
+from cemrl_jax.envs.base import BACKWARD, ELAPSED, FORWARD
 from cemrl_jax.envs.robots import Ant, HalfCheetah, Point
-from cemrl_jax.envs.robots.rewards import REWARDS, reward
+from cemrl_jax.envs.robots.locomotion import REWARDS, Motion, reward
 from cemrl_jax.envs.tasks import (
     Cripple,
     Direction,
@@ -42,7 +42,7 @@ def extrapolate(distribution, key, num_tasks):
 
 def numbers(pool):
     leaves = [pool.spec.reshape(len(pool.kind), -1)]
-    leaves += [leaf.reshape(len(pool.kind), -1) for leaf in pool.model.values()]
+    leaves += [leaf.reshape(len(pool.kind), -1) for leaf in pool.overrides.values()]
     return np.concatenate(leaves, 1)
 
 
@@ -69,7 +69,7 @@ def test_extrapolation_is_outside_the_training_range():
     place = jnp.linalg.norm(extrapolate(Goal(5.0, planar=True), TEST, 50).spec, axis=-1)
     assert ((place >= 4.999) & (place <= 7.501)).all()
     mass = Dynamics(("body_mass",), (1.5,)).bind(HalfCheetah())
-    factor = extrapolate(mass, TEST, 50).model["body_mass"][:, 1:]
+    factor = extrapolate(mass, TEST, 50).overrides["body_mass"][:, 1:]
     factor = factor / HalfCheetah().parameters["body_mass"][1:]
     assert (jnp.abs(jnp.log(factor)) >= 3 * math.log(1.5) - 1e-4).all()
     with pytest.raises(ValueError, match="whole circle"):
@@ -168,8 +168,8 @@ def test_dynamics_multiplies_each_number_by_its_own_factor():
     pool = sample(Dynamics().bind(robot), TRAIN, 200)
     for name, base in zip(Dynamics().parameters, Dynamics().bases):
         nominal = robot.parameters[name]
-        assert pool.model[name].shape == (200, *nominal.shape)
-        factors = np.log(pool.model[name][:, nominal != 0] / nominal[nominal != 0])
+        assert pool.overrides[name].shape == (200, *nominal.shape)
+        factors = np.log(pool.overrides[name][:, nominal != 0] / nominal[nominal != 0])
         factors /= math.log(base)
         assert np.abs(factors).max() <= 3 + 1e-4
         assert factors.std() == pytest.approx(3 / math.sqrt(3), rel=0.05)
@@ -179,9 +179,11 @@ def test_dynamics_multiplies_each_number_by_its_own_factor():
 def test_dynamics_by_part_multiplies_all_numbers_of_a_body_alike():
     robot = HalfCheetah()
     pool = sample(Dynamics(scope="part").bind(robot), TRAIN, 10)
-    inertia = pool.model["body_inertia"][:, 1:] / robot.parameters["body_inertia"][1:]
+    inertia = (
+        pool.overrides["body_inertia"][:, 1:] / robot.parameters["body_inertia"][1:]
+    )
     np.testing.assert_allclose(inertia, inertia[..., :1].repeat(3, -1), rtol=1e-5)
-    friction = pool.model["geom_friction"] / robot.parameters["geom_friction"]
+    friction = pool.overrides["geom_friction"] / robot.parameters["geom_friction"]
     torso = np.flatnonzero(robot.parts["geom_friction"] == 1)
     assert len(torso) > 1
     np.testing.assert_allclose(friction[:, torso[0]], friction[:, torso[1]], rtol=1e-5)
@@ -194,11 +196,11 @@ def test_dynamics_of_a_single_element_change_only_that_one():
     assert family.num_base_tasks == 7 + 6
     pool = sample(family, TRAIN, 26)
     np.testing.assert_array_equal(pool.base[:13], np.arange(13))
-    mass = pool.model["body_mass"] / np.maximum(robot.parameters["body_mass"], 1e-9)
+    mass = pool.overrides["body_mass"] / np.maximum(robot.parameters["body_mass"], 1e-9)
     changed = np.abs(mass[:, 1:] - 1) > 1e-6
     np.testing.assert_array_equal(changed[:7], np.eye(7, dtype=bool))
     assert not changed[7:13].any()
-    damping = pool.model["dof_damping"][:, 3:] / robot.parameters["dof_damping"][3:]
+    damping = pool.overrides["dof_damping"][:, 3:] / robot.parameters["dof_damping"][3:]
     np.testing.assert_array_equal(np.abs(damping[7:13] - 1) > 1e-6, np.eye(6) > 0)
     assert (np.abs(damping[:7] - 1) < 1e-6).all()
 
@@ -208,11 +210,11 @@ def test_a_crippled_joint_has_no_gear_and_the_healthy_robot_is_base_zero():
     pool = sample(family, TRAIN, 6)
     gear = Ant().parameters["actuator_gear"][:, 0]
     np.testing.assert_array_equal(pool.base, [0, 1, 2, 0, 1, 2])
-    np.testing.assert_array_equal(pool.model["actuator_gear"][0, :, 0], gear)
+    np.testing.assert_array_equal(pool.overrides["actuator_gear"][0, :, 0], gear)
     np.testing.assert_array_equal(
-        pool.model["actuator_gear"][2, :, 0], gear * (np.arange(8) != 2)
+        pool.overrides["actuator_gear"][2, :, 0], gear * (np.arange(8) != 2)
     )
-    others = extrapolate(family, TEST, 6).model["actuator_gear"][..., 0] == 0
+    others = extrapolate(family, TEST, 6).overrides["actuator_gear"][..., 0] == 0
     np.testing.assert_array_equal(np.argmax(others, 1), [1, 3, 4, 5, 6, 7])
 
 

@@ -47,11 +47,11 @@ class World:
     @property
     def nominal_tasks(self) -> Task:
         """The tasks, with the robot's own model where they change it."""
-        model = {
+        overrides = {
             name: jax.numpy.repeat(self.env.robot.parameters[name][None], NUM_ENVS, 0)
-            for name in self.tasks.model
+            for name in self.tasks.overrides
         }
-        return self.tasks.replace(model=model)
+        return self.tasks.replace(overrides=overrides)
 
     def actions(self, key):
         shape = (NUM_ENVS, self.env.action_size)

@@ -52,7 +52,7 @@ def trees(learner):
         "critic": learner.critic.params,
         "target_critic": learner.target_critic,
         "temperature": learner.temperature.params,
-        **learner.model.params,
+        **learner.world_model.params,
     }
 
 

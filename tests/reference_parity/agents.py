@@ -100,8 +100,8 @@ def with_weights(agent, learner, weights):
     model = {
         name: new.pop(name) for name in ("encoder", "decoder", "prior") if name in new
     }
-    params = learner.model.params | model
-    changes = {"model": learner.model.replace(params=params)}
+    params = learner.world_model.params | model
+    changes = {"world_model": learner.world_model.replace(params=params)}
     if "target_critic" in new:
         changes["target_critic"] = new.pop("target_critic")
     for name, value in new.items():
@@ -172,7 +172,7 @@ def transitions(group, base_task=None):
         reward=reward,
         terminated=jnp.zeros(reward.shape),
         step=many,
-        task=Task(kind=base, base=base, spec=jnp.zeros(base.shape), model={}),
+        task=Task(kind=base, base=base, spec=jnp.zeros(base.shape), overrides={}),
     )
 
 

@@ -17,7 +17,7 @@ from closeness import FORWARD, assert_close
 from recordings import cases
 
 from cemrl_jax.envs import NonStationaryEnv
-from cemrl_jax.envs.base import ELAPSED, Motion
+from cemrl_jax.envs.base import ELAPSED
 from cemrl_jax.envs.base import FORWARD as AHEAD
 from cemrl_jax.envs.schedules import Location, Timed
 from cemrl_jax.envs.tasks import Direction, Velocity
@@ -36,20 +36,11 @@ class RecordedWay:
     def reset(self, key):
         return jnp.int32(0)
 
-    def step(self, physics, action, model):
+    def step(self, physics, action, overrides):
         return physics + 1
 
-    def motion(self, before, after, action):
-        zero = jnp.zeros(())
-        return Motion(
-            position=jnp.zeros(2),
-            velocity=jnp.zeros(2),
-            height=zero,
-            pitch_velocity=zero,
-            cost=zero,
-            bonus=zero,
-            direction_weight=zero,
-        )
+    def reward(self, before, after, action, task):
+        return jnp.zeros(())
 
     def observe(self, physics):
         return jnp.zeros(1)

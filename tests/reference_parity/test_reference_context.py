@@ -43,7 +43,7 @@ def test_posterior_is_that_of_the_recorded_encoder_input(case):
     agent, learner = of(case)
     recorded = case["given/encoder_inputs"]
     shape = (-1, agent.window_steps, agent.num_features)
-    expected = run(agent.encode, learner.model.params, recorded.reshape(shape))
+    expected = run(agent.encode, learner.world_model.params, recorded.reshape(shape))
     windows = [policy(case).infer(window) for window in given_windows(case)]
     ours = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *windows)
     for leaf, other in zip(jax.tree.leaves(ours), jax.tree.leaves(expected)):

@@ -82,11 +82,11 @@ def outcome(case, number) -> Any:
     agent, step = of(case)[0], case.steps[number]
 
     def compute(learner, batch, noise):
-        params = learner.model.params
+        params = learner.world_model.params
         posterior = agent.encode(params, batch.window)
         mean, std = class_gaussians(posterior)
         z, difference = mean + std * noise, agent.elbo.state_difference
-        new, metrics, _ = on_one_device(agent.model_step, learner, batch, noise)
+        new, metrics, _ = on_one_device(agent.world_model_step, learner, batch, noise)
         prior = agent.prior(params)
         return Outcome(
             posterior=posterior,
@@ -154,7 +154,10 @@ def test_loss_is_the_recorded_sum_over_the_batch(case, number):
 
 @every_step
 def test_gradients_of_all_parameters_agree(case, number):
-    old, new = before(case, number).model, outcome(case, number).learner.model
+    old, new = (
+        before(case, number).world_model,
+        outcome(case, number).learner.world_model,
+    )
     gradients = exported(of(case)[0], last_gradients(old, new))
     assert_gradients_close(gradients, case.steps[number].under("grads/"))
 
@@ -165,7 +168,7 @@ def test_parameters_after_an_adam_step_agree(case, number):
     recorded = step.under("params_after/")
     for name in case.meta["params_without_grad"]:  # the fixed prior has none of ours
         recorded = {k: v for k, v in recorded.items() if not k.startswith(name)}
-    ours = exported(of(case)[0], learner.model.params)
+    ours = exported(of(case)[0], learner.world_model.params)
     assert_steps_close(ours, recorded, step.under("grads/"))
 
 

@@ -23,7 +23,7 @@ every_case = pytest.mark.parametrize("case", cases("encoders"), ids=str)
 def encode(case):
     agent, learner = of(case)
     window = case["input"].reshape(-1, agent.window_steps, agent.num_features)
-    return run(agent.encode, learner.model.params, window)
+    return run(agent.encode, learner.world_model.params, window)
 
 
 def clear(case, name):
@@ -37,7 +37,7 @@ def test_features_of_the_shared_network_agree(case):
     if "shared" not in case:
         pytest.skip("not recorded for large networks")
     agent, learner = of(case)
-    params = learner.model.params["encoder"]
+    params = learner.world_model.params["encoder"]
     shared = lambda x: agent.encoder.bind(params).shared(x)  # noqa: E731
     assert_close(run(shared, case["input"]), case["shared"], FORWARD)
 

@@ -19,7 +19,7 @@ from recordings import cases
 from cemrl_jax.envs import ROBOTS
 from cemrl_jax.envs.base import Task
 from cemrl_jax.envs.engines.mjx import PhysicsState
-from cemrl_jax.envs.robots.rewards import kind_of, reward
+from cemrl_jax.envs.robots.locomotion import kind_of, reward
 from cemrl_jax.envs.tasks.multi_task import VARIANTS
 
 ROBOT_OF = {
@@ -68,7 +68,7 @@ def tasks(case):
     else:  # multi-task: base tasks are numbered from 1
         kind = np.array([kind_of(name) for name in VARIANTS])[base - 1]
     arrays: Any = {"kind": kind, "base": base, "spec": spec}
-    return Task(**arrays, model={})
+    return Task(**arrays, overrides={})
 
 
 def state(case, robot, when):
@@ -201,7 +201,7 @@ def test_torso_position_is_one_sub_step_old(group):
         return jax.tree.unflatten(jax.tree.structure(select(group[0])), leaves)
 
     before = rows(lambda case: state(case, robot, "before"))
-    step = functools.partial(robot.step, model={})
+    step = functools.partial(robot.step, overrides={})
     after = run(jax.vmap(step), before, rows(lambda case: case["action"]))
     recorded = rows(lambda case: case["torso_xpos_after"])
     error = np.linalg.norm(jax.vmap(robot.torso)(after) - recorded, axis=-1)

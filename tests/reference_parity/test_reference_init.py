@@ -52,7 +52,7 @@ def learners(merge, num_learners=200):
 def arrays(merge):
     """Returns the parameters `[N, ...]`, by the original's names."""
     agent, many = learners(merge)
-    trees = dict(many.model.params)
+    trees = dict(many.world_model.params)
     for name in ("actor", "temperature"):
         trees[name] = getattr(many, name).params
     swapped = jax.tree.map(lambda leaf: np.swapaxes(leaf, 0, 1), many.critic.params)

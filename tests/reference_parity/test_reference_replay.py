@@ -110,7 +110,10 @@ def test_tasks_seen_in_the_replay_agree(case, kind):
     recorded = case.at(f"relabel_{kind}/")
     points = recorded["points"]
     agent, learner = of(case)
-    params, window = learner.model.params, batch(case, points, kind == "normalized")
+    params, window = (
+        learner.world_model.params,
+        batch(case, points, kind == "normalized"),
+    )
     posterior = run(agent.encode, params, window.window)
     # With statistics only full windows are the same; see above.
     same = exists(case, points).all(1) | (kind == "raw")

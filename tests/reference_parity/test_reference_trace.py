@@ -29,7 +29,11 @@ from recordings import cases
 
 from cemrl_jax.agents.cemrl import losses, phases
 from cemrl_jax.agents.cemrl.agent import Agent
-from cemrl_jax.agents.cemrl.phases import ModelPhase, ModelTraining, after_validation
+from cemrl_jax.agents.cemrl.phases import (
+    WorldModelPhase,
+    WorldModelTraining,
+    after_validation,
+)
 from cemrl_jax.data import replay
 from cemrl_jax.data.types import ReplayState, WorkerState
 
@@ -48,11 +52,11 @@ every_followable_run = pytest.mark.parametrize(
 def decided(case):
     """Returns the phase before and after each recorded validation."""
     agent, learner = of(case)
-    state = ModelTraining(
+    state = WorldModelTraining(
         learner=learner.replace(loss_weights=first_loss_weights(agent)),
         key=jax.random.key(0),
         step=jnp.int32(0),
-        best_params=learner.model.params,
+        best_params=learner.world_model.params,
         best_error=jnp.float32(jnp.inf),
         best_step=jnp.int32(0),
         stop=jnp.bool_(False),
@@ -131,7 +135,7 @@ class Script:
             return jnp.zeros(shape)
         return jnp.moveaxis(jnp.asarray(self.eps.pop(0)), 0, 1)
 
-    def model_step(self, original, agent, learner, batch, noise):
+    def world_model_step(self, original, agent, learner, batch, noise):
         if isinstance(noise, jax_core.Tracer):
             return original(agent, learner, batch, noise)
         step = functools.partial(original, agent)
@@ -182,7 +186,7 @@ def run_phase(case, script):
     size = jnp.int32(rows.step.shape[1])
     memory = ReplayState(data=rows, cursor=jnp.int32(0), size=size)
     meta = case.meta
-    phase = ModelPhase(
+    phase = WorldModelPhase(
         agent,
         meta["batch_size"],
         max_steps=meta["n_epochs_requested"],
@@ -200,13 +204,15 @@ def followed(case):
     """Returns the script of a run, with its notes, and what our phase returned."""
     script = make_script(case)
     watched = {
-        (Agent, "model_step"): script.model_step,
+        (Agent, "world_model_step"): script.world_model_step,
         (phases, "after_validation"): script.after_validation,
         (losses, "mean_prediction_errors"): script.prediction_errors,
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(replay, "draw", script.draw)
-        patch.setattr(Agent, "model_noise", lambda *arguments: script.noise(*arguments))
+        patch.setattr(
+            Agent, "world_model_noise", lambda *arguments: script.noise(*arguments)
+        )
         for (owner, name), watch in watched.items():
             original = getattr(owner, name)
             patch.setattr(
@@ -221,7 +227,7 @@ def followed(case):
 
 
 def model_arrays(case, learner):
-    return exported(of(case)[0], learner.model.params)
+    return exported(of(case)[0], learner.world_model.params)
 
 
 def assert_weights_close(ours, recorded, start):

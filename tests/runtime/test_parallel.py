@@ -35,14 +35,16 @@ def stepped(num_devices: int) -> Any:
     agent, learner = tiny_agent(encoder__num_classes=2)
     rows = random_transitions(0, BATCH, agent.window_steps + 1, steps=50)
     noise = (
-        agent.model_noise(jax.random.key(1), BATCH),
+        agent.world_model_noise(jax.random.key(1), BATCH),
         agent.policy_noise(jax.random.key(2), BATCH),
     )
 
     def step(learner: Any, data: Any) -> Any:
-        rows, (model_noise, policy_noise) = data
+        rows, (world_model_noise, policy_noise) = data
         batch = agent.make_batch(learner, rows)
-        learner, model_metrics, z = agent.model_step(learner, batch, model_noise)
+        learner, model_metrics, z = agent.world_model_step(
+            learner, batch, world_model_noise
+        )
         learner, policy_metrics = agent.policy_step(
             learner, batch.current, z, policy_noise
         )

@@ -147,7 +147,7 @@ def test_init_from_takes_weights_and_statistics_and_nothing_else(tmp_path):
     save(run, 8)
     fresh = training.start_run(tiny_config(seed=3), tmp_path / "new").learner
     learner = training.with_weights(fresh, run.directory)
-    for name in ("model", "actor", "critic", "temperature"):
+    for name in ("world_model", "actor", "critic", "temperature"):
         new = getattr(learner, name)
         assert_equal(new.params, getattr(run.learner, name).params)
         assert_equal(new.opt_state, getattr(fresh, name).opt_state)

@@ -84,7 +84,7 @@ def finished(request, tmp_path_factory) -> Finished:
 
 
 def test_training_changes_every_parameter(finished):
-    for name in ("model", "actor", "critic", "temperature"):
+    for name in ("world_model", "actor", "critic", "temperature"):
         before = getattr(finished.initial, name).params
         moved = changed(before, getattr(finished.run.learner, name).params)
         stuck = [path for path, differs in moved.items() if not differs]
@@ -142,8 +142,8 @@ def test_every_phase_compiles_once_and_nothing_compiles_after_the_first_epoch(
 
 def state_of(step: int, best_error: float, best_step: int) -> Any:
     agent, learner = tiny_agent()
-    best = jax.tree.map(jnp.zeros_like, learner.model.params)
-    state = phases.ModelTraining(
+    best = jax.tree.map(jnp.zeros_like, learner.world_model.params)
+    state = phases.WorldModelTraining(
         learner=learner,
         key=jax.random.key(0),
         step=jnp.int32(step + 1),
@@ -163,7 +163,9 @@ def test_a_better_validation_is_remembered_with_its_parameters():
     assert float(after.best_error) == 2.5
     assert int(after.best_step) == 7
     assert not bool(after.stop)
-    assert not any(changed(after.best_params, state.learner.model.params).values())
+    assert not any(
+        changed(after.best_params, state.learner.world_model.params).values()
+    )
 
 
 def test_a_worse_validation_leaves_the_best_parameters():
@@ -191,7 +193,7 @@ def test_a_validation_balances_the_loss_weights_by_the_training_errors():
     np.testing.assert_allclose(after.learner.loss_weights, [0.75, 0.25], rtol=1e-6)
 
 
-def model_phase(monkeypatch, directory, **changes: Any) -> Any:
+def world_model_phase(monkeypatch, directory, **changes: Any) -> Any:
     """Runs the model phase on one device after a collect; returns it all."""
     use_devices(monkeypatch, 1)
     config = tiny_config(train__schedule="alternating", **changes)
@@ -201,7 +203,7 @@ def model_phase(monkeypatch, directory, **changes: Any) -> Any:
     steps = phases.make_phases(config, env, agent, 1)
     initial = jax.device_get(run.learner)
     learner, worker, _ = parallel.spmd(steps["collect"])(run.learner, run.worker)
-    learner, _, metrics = parallel.spmd(steps["model"])(learner, worker)
+    learner, _, metrics = parallel.spmd(steps["world_model"])(learner, worker)
     return initial, learner, metrics
 
 
@@ -209,11 +211,11 @@ def test_the_model_phase_stops_early_and_returns_with_its_best_parameters(
     monkeypatch, tmp_path
 ):
     """A huge learning rate makes every validation after the first one worse."""
-    initial, learner, metrics = model_phase(
+    initial, learner, metrics = world_model_phase(
         monkeypatch,
         tmp_path,
         elbo__learning_rate=10.0,
-        train__num_model_steps=100,
+        train__num_world_model_steps=100,
         train__validation_interval=5,
         train__early_stopping_steps=20,
     )

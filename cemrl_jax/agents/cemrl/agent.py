@@ -58,7 +58,7 @@ class Agent:
       actor: the policy.
       critic: a pair of Q-functions.
       temperature: weight of the entropy.
-      model_optimizer: of encoder, decoder and prior.
+      world_model_optimizer: of encoder, decoder and prior.
       policy_optimizer: of actor and critic, each with its own state.
       temperature_optimizer: of the temperature; does nothing where it is fixed.
       elbo: constants of the ELBO.
@@ -81,7 +81,7 @@ class Agent:
     actor: Actor
     critic: Critic
     temperature: Temperature
-    model_optimizer: optax.GradientTransformation
+    world_model_optimizer: optax.GradientTransformation
     policy_optimizer: optax.GradientTransformation
     temperature_optimizer: optax.GradientTransformation
     elbo: losses.ElboSettings
@@ -101,7 +101,7 @@ class Agent:
         obs, action = jnp.zeros((1, self.obs_size)), jnp.zeros((1, self.action_size))
         z = jnp.zeros((1, self.latent_size))
         window = jnp.zeros((1, self.window_steps, self.num_features))
-        model = {
+        world_model = {
             "encoder": self.encoder.init(key_encoder, window),
             "decoder": self.decoder.init(key_decoder, obs, action, z),
             "prior": self.class_prior.init(key_prior),
@@ -112,7 +112,7 @@ class Agent:
         )
         weight = self.decoder.state_size / (1 + self.decoder.state_size)
         return LearnerState(
-            model=trainable(self.model_optimizer, model),
+            world_model=trainable(self.world_model_optimizer, world_model),
             actor=trainable(self.policy_optimizer, self.actor.init(key_actor, obs, z)),
             critic=trainable(self.policy_optimizer, critic),
             temperature=trainable(
@@ -133,17 +133,17 @@ class Agent:
     # ------------------------------------------------------------ applying
 
     def encode(self, params: Params, window: Array) -> Posterior:
-        """See `losses.Model`."""
+        """See `losses.WorldModel`."""
         return _apply(self.encoder, params["encoder"], window)
 
     def decode(
         self, params: Params, obs: Array, action: Array, z: Array
     ) -> tuple[Array, Array]:
-        """See `losses.Model`."""
+        """See `losses.WorldModel`."""
         return _apply(self.decoder, params["decoder"], obs, action, z)
 
     def prior(self, params: Params) -> tuple[Array, Array]:
-        """See `losses.Model`."""
+        """See `losses.WorldModel`."""
         return _apply(self.class_prior, params["prior"])
 
     def sample_action(
@@ -178,8 +178,8 @@ class Agent:
 
     # ------------------------------------------------------------ updating
 
-    def model_noise(self, key: Array, batch_size: int) -> Array:
-        """Draws what `model_step` needs for `batch_size` transitions: `[B, K, Z]`."""
+    def world_model_noise(self, key: Array, batch_size: int) -> Array:
+        """Draws noise `[B, K, Z]` for a `world_model_step`."""
         shape = (batch_size, self.num_classes, self.latent_size)
         return jax.random.normal(key, shape)
 
@@ -188,7 +188,7 @@ class Agent:
         action, next_action = jax.random.normal(key, (2, batch_size, self.action_size))
         return PolicyNoise(action=action, next_action=next_action)
 
-    def model_step(
+    def world_model_step(
         self, learner: LearnerState, batch: Batch, noise: Array
     ) -> tuple[LearnerState, Metrics, Array]:
         """Takes one ELBO step on encoder, decoder and prior.
@@ -196,17 +196,17 @@ class Agent:
         Returns the learner, metrics, and the tasks z `[B, Z]` that the encoder
         inferred before the step.
         """
-        model, (metrics, z) = gradient_step(
+        world_model, (metrics, z) = gradient_step(
             losses.elbo_loss,
-            self.model_optimizer,
-            learner.model,
+            self.world_model_optimizer,
+            learner.world_model,
             self,
             batch,
             noise,
             learner.loss_weights,
             self.elbo,
         )
-        return learner.replace(model=model), metrics, z
+        return learner.replace(world_model=world_model), metrics, z
 
     def policy_step(
         self, learner: LearnerState, now: Transition, z: Array, noise: PolicyNoise
@@ -295,8 +295,8 @@ class Agent:
         """Takes an ELBO step and a SAC step on the same transitions."""
         key_model, key_policy = jax.random.split(key)
         size = batch.window.shape[0]
-        noise = self.model_noise(key_model, size)
-        learner, model_metrics, z = self.model_step(learner, batch, noise)
+        noise = self.world_model_noise(key_model, size)
+        learner, model_metrics, z = self.world_model_step(learner, batch, noise)
         noise = self.policy_noise(key_policy, size)
         learner, policy_metrics = self.policy_step(learner, batch.current, z, noise)
         errors = jnp.stack(
@@ -352,7 +352,7 @@ class ContextPolicy:
 
     def infer(self, window: Any) -> Posterior:
         """Returns the posterior `[E, ...]` of the task."""
-        encoder, params = self.agent.encoder, self.learner.model.params["encoder"]
+        encoder, params = self.agent.encoder, self.learner.world_model.params["encoder"]
         return _apply(encoder, params, window, method="infer")
 
     def act(self, window: Any, obs: Array, key: Array) -> Array:
@@ -365,7 +365,7 @@ class ContextPolicy:
         return jnp.tanh(mean + jnp.where(quiet, 0, jnp.exp(log_std) * noise))
 
     def _embed(self, x: Array) -> Any:
-        encoder, params = self.agent.encoder, self.learner.model.params["encoder"]
+        encoder, params = self.agent.encoder, self.learner.world_model.params["encoder"]
         return _apply(encoder, params, x, method="embed")
 
 
@@ -397,7 +397,7 @@ def make_agent(config: Config, obs_size: int, action_size: int) -> Agent:
         temperature=Temperature(
             sac.temperature == "conditioned", sac.initial_temperature
         ),
-        model_optimizer=optax.adam(config.elbo.learning_rate),
+        world_model_optimizer=optax.adam(config.elbo.learning_rate),
         policy_optimizer=optax.adam(sac.learning_rate),
         temperature_optimizer=optax.set_to_zero()
         if sac.temperature == "fixed"

@@ -21,8 +21,8 @@ ActorApply = Callable[[Params, Array, Array], tuple[Array, Array]]
 CriticApply = Callable[[Params, Array, Array, Array], Array]
 
 
-class Model(Protocol):
-    """How the parts of the model are applied to their parameters."""
+class WorldModel(Protocol):
+    """How the parts of the world model are applied to their parameters."""
 
     def encode(self, params: Params, window: Array) -> Posterior:
         """Window `[B, T, F]` -> posterior."""
@@ -90,13 +90,17 @@ def infer_class(posterior: Posterior) -> Array:
 
 
 def prediction_errors(
-    params: Params, model: Model, batch: Batch, z: Array, state_difference: bool
+    params: Params,
+    world_model: WorldModel,
+    batch: Batch,
+    z: Array,
+    state_difference: bool,
 ) -> tuple[Array, Array]:
     """Squared errors of the decoder's predictions, in normalised units.
 
     Args:
-      params: parameters of the model.
-      model: how to apply them.
+      params: parameters of the world model.
+      world_model: how to apply them.
       batch: `[B]` transitions.
       z: `[B, N, Z]`, N guesses of the task for each transition.
       state_difference: the target is the change of the normalised state.
@@ -109,7 +113,9 @@ def prediction_errors(
     repeat = lambda x: jnp.broadcast_to(  # noqa: E731
         x[:, None], (x.shape[0], z.shape[1], x.shape[-1])
     )
-    state, reward = model.decode(params, repeat(scaled.obs), repeat(scaled.action), z)
+    state, reward = world_model.decode(
+        params, repeat(scaled.obs), repeat(scaled.action), z
+    )
     target = scaled.next_obs - scaled.obs if state_difference else scaled.next_obs
     state_error = jnp.square(state - target[:, None, : state.shape[-1]]).sum(-1)
     return state_error, jnp.square(reward - scaled.reward[:, None])
@@ -117,7 +123,7 @@ def prediction_errors(
 
 def elbo_loss(
     params: Params,
-    model: Model,
+    world_model: WorldModel,
     batch: Batch,
     noise: Array,
     loss_weights: Array,
@@ -127,7 +133,7 @@ def elbo_loss(
 
     Args:
       params: parameters of encoder, decoder and prior.
-      model: how to apply them.
+      world_model: how to apply them.
       batch: `[B]` transitions with their windows.
       noise: `[B, K, Z]` standard normal draws, one per class.
       loss_weights: `[2]` weights of the state and reward errors.
@@ -138,14 +144,14 @@ def elbo_loss(
       the total size, so that the average over devices is that sum), and metrics with
       the inferred z `[B, Z]`.
     """
-    posterior = model.encode(params, batch.window)
+    posterior = world_model.encode(params, batch.window)
     mean, std = class_gaussians(posterior)
     chex.assert_equal_shape([mean, std, noise])
     state_error, reward_error = prediction_errors(
-        params, model, batch, mean + std * noise, settings.state_difference
+        params, world_model, batch, mean + std * noise, settings.state_difference
     )
     nll = loss_weights[0] * state_error + loss_weights[1] * reward_error
-    prior_mean, prior_std = model.prior(params)
+    prior_mean, prior_std = world_model.prior(params)
     kl_z = normal_kl(posterior.mean, posterior.std, prior_mean, prior_std)
     kl_y = uniform_kl(posterior.probs)
     per_class = -nll[:, None, :] - settings.kl_z_weight * kl_z
@@ -170,11 +176,11 @@ def elbo_loss(
 
 
 def mean_prediction_errors(
-    params: Params, model: Model, batch: Batch, state_difference: bool
+    params: Params, world_model: WorldModel, batch: Batch, state_difference: bool
 ) -> Array:
     """State and reward error `[2]` of a batch, with z the mean of the best class."""
-    z = infer_task(model.encode(params, batch.window))
-    errors = prediction_errors(params, model, batch, z[:, None], state_difference)
+    z = infer_task(world_model.encode(params, batch.window))
+    errors = prediction_errors(params, world_model, batch, z[:, None], state_difference)
     return jnp.stack(errors).mean((-2, -1))
 
 

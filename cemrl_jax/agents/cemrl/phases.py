@@ -74,7 +74,7 @@ def make_collect(
 
 
 def make_fused(agent: Agent, batch_size: int, num_updates: int) -> Step:
-    """Returns the phase in which each update trains the model and the policy.
+    """Returns the phase in which each update trains the world model and the policy.
 
     `batch_size` is per device.
     """
@@ -99,13 +99,13 @@ def make_fused(agent: Agent, batch_size: int, num_updates: int) -> Step:
     return train
 
 
-class ModelTraining(struct.PyTreeNode):
-    """State of a phase that trains the model, with its early stopping.
+class WorldModelTraining(struct.PyTreeNode):
+    """State of a phase that trains the world model, with its early stopping.
 
     Attributes:
       learner: the learner.
       key: randomness of this device.
-      step: `[]` int32 model steps so far.
+      step: `[]` int32 world model steps so far.
       best_params: parameters at the lowest validation error.
       best_error: `[]` that error, state plus reward.
       best_step: `[]` int32 when it was reached.
@@ -124,12 +124,12 @@ class ModelTraining(struct.PyTreeNode):
 
 
 def after_validation(
-    state: ModelTraining,
+    state: WorldModelTraining,
     agent: Agent,
     validation_errors: Array,
     train_errors: Array,
     patience: int,
-) -> ModelTraining:
+) -> WorldModelTraining:
     """Adapts the loss weights, remembers the best parameters, decides whether to stop.
 
     Args:
@@ -151,7 +151,7 @@ def after_validation(
         learner=state.learner.replace(loss_weights=weights),
         best_params=jax.tree.map(
             lambda new, old: jnp.where(better, new, old),
-            state.learner.model.params,
+            state.learner.world_model.params,
             state.best_params,
         ),
         best_error=jnp.where(better, error, state.best_error),
@@ -161,13 +161,13 @@ def after_validation(
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelPhase:
-    """Trains the model alone until it stops improving (reconstruction_trainer.py).
+class WorldModelPhase:
+    """Trains the world model until it stops improving (reconstruction_trainer.py).
 
     Attributes:
       agent: the agent.
       batch_size: per device.
-      max_steps: model steps at most.
+      max_steps: world model steps at most.
       interval: steps from one validation to the next.
       fold: one in so many transitions is for validation.
       patience: steps without a better validation before it stops.
@@ -186,11 +186,11 @@ class ModelPhase:
     ) -> tuple[LearnerState, WorkerState, Metrics]:
         """Runs the phase; the learner returns with its best parameters."""
         key, key_phase, key_last = jax.random.split(worker.key, 3)
-        state = ModelTraining(
+        state = WorldModelTraining(
             learner=learner,
             key=key_phase,
             step=jnp.int32(0),
-            best_params=learner.model.params,
+            best_params=learner.world_model.params,
             best_error=jnp.float32(jnp.inf),
             best_step=jnp.int32(0),
             stop=jnp.bool_(False),
@@ -201,8 +201,8 @@ class ModelPhase:
             lambda state: self._interval(state, worker.replay),
             state,
         )
-        model = state.learner.model.replace(params=state.best_params)
-        learner = state.learner.replace(model=model)
+        world_model = state.learner.world_model.replace(params=state.best_params)
+        learner = state.learner.replace(world_model=world_model)
         errors = self._errors(learner, worker.replay, key_last, "validation")
         metrics = state.metrics | {
             "elbo/validation_state_error": errors[0],
@@ -213,7 +213,9 @@ class ModelPhase:
         }
         return learner, worker.replace(key=key), parallel.average(metrics)
 
-    def _interval(self, state: ModelTraining, memory: ReplayState) -> ModelTraining:
+    def _interval(
+        self, state: WorldModelTraining, memory: ReplayState
+    ) -> WorldModelTraining:
         """Takes the steps up to a validation, the first of which follows one step.
 
         A validation is not a branch of each step: where seeds train together, all
@@ -234,18 +236,20 @@ class ModelPhase:
             state,
         )
 
-    def _step(self, state: ModelTraining, memory: ReplayState) -> ModelTraining:
+    def _step(
+        self, state: WorldModelTraining, memory: ReplayState
+    ) -> WorldModelTraining:
         key, key_draw, key_noise = jax.random.split(state.key, 3)
         batch = self._batch(state.learner, memory, key_draw, "train")
-        noise = self.agent.model_noise(key_noise, self.batch_size)
-        learner, metrics, _ = self.agent.model_step(state.learner, batch, noise)
+        noise = self.agent.world_model_noise(key_noise, self.batch_size)
+        learner, metrics, _ = self.agent.world_model_step(state.learner, batch, noise)
         return state.replace(
             learner=learner, key=key, metrics=metrics, step=state.step + 1
         )
 
     def _validate(
-        self, state: ModelTraining, memory: ReplayState, key: Array
-    ) -> ModelTraining:
+        self, state: WorldModelTraining, memory: ReplayState, key: Array
+    ) -> WorldModelTraining:
         key_validation, key_train = jax.random.split(key)
         return after_validation(
             state,
@@ -259,7 +263,7 @@ class ModelPhase:
         self, learner: LearnerState, memory: ReplayState, key: Array, split: str
     ) -> Array:
         errors = losses.mean_prediction_errors(
-            learner.model.params,
+            learner.world_model.params,
             self.agent,
             self._batch(learner, memory, key, split),
             self.agent.elbo.state_difference,
@@ -276,8 +280,8 @@ class ModelPhase:
     def _no_metrics(self, learner: LearnerState, memory: ReplayState) -> Metrics:
         def step(key: Array) -> Metrics:
             batch = self._batch(learner, memory, key, "train")
-            noise = self.agent.model_noise(key, self.batch_size)
-            return self.agent.model_step(learner, batch, noise)[1]
+            noise = self.agent.world_model_noise(key, self.batch_size)
+            return self.agent.world_model_step(learner, batch, noise)[1]
 
         shapes = jax.eval_shape(step, jax.random.key(0))
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -285,7 +289,7 @@ class ModelPhase:
 
 @dataclasses.dataclass(frozen=True)
 class PolicyPhase:
-    """Trains the policy on tasks inferred with a model that stays as it is.
+    """Trains the policy on tasks inferred with a world model that stays as it is.
 
     Each transition of the replay goes through the encoder's per-transition part once,
     before the updates; an update only merges T embeddings. The original relabels the
@@ -355,7 +359,7 @@ class PolicyPhase:
         return jax.lax.fori_loop(0, memory.size // self.chunk, write, empty)
 
     def _embed_features(self, learner: LearnerState, x: Array) -> Any:
-        params = learner.model.params["encoder"]
+        params = learner.world_model.params["encoder"]
         return self.agent.encoder.apply(params, x, method="embed")
 
     def _infer(
@@ -376,7 +380,7 @@ class PolicyPhase:
             before,
             nothing,
         )
-        params = learner.model.params["encoder"]
+        params = learner.world_model.params["encoder"]
         posterior = self.agent.encoder.apply(params, window, method="infer")
         return losses.infer_task(posterior)
 
@@ -391,14 +395,14 @@ def make_phases(
     if train.schedule == "fused":
         fused = make_fused(agent, batch_size, train.num_updates)
         return {"collect": collect, "train": fused}
-    model = ModelPhase(
+    world_model = WorldModelPhase(
         agent,
         batch_size,
-        max_steps=train.num_model_steps,
+        max_steps=train.num_world_model_steps,
         interval=train.validation_interval,
         fold=train.validation_fold,
         patience=train.early_stopping_steps,
     )
     chunk = config.rollout.num_steps
     policy = PolicyPhase(agent, batch_size, train.num_updates, chunk)
-    return {"collect": collect, "model": model, "policy": policy}
+    return {"collect": collect, "world_model": world_model, "policy": policy}

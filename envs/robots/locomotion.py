@@ -1,10 +1,46 @@
-"""Rewards: pure functions of what happened in a step and of the task's parameter."""
+"""Locomotion: what happened in a step, and the rewards for it."""
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jax import Array
 
-from cemrl_jax.envs.base import Motion, Task
+from cemrl_jax.envs.base import Task
+
+
+class Motion(struct.PyTreeNode):
+    """What a reward may look at: one control step, in SI units.
+
+    Attributes:
+      position: `[2]` position of the root on the ground after the step, m.
+      velocity: `[2]` mean velocity on the ground over the step, m/s; of the root, or
+        of the centre of mass where the original rewards that.
+      height: `[]` vertical position of the root after the step, m; from its initial
+        height where the model counts so (half-cheetah).
+      pitch_velocity: `[]` angular velocity about the y-axis, rad/s; its mean over the
+        step for planar robots.
+      cost: `[]` price of the control and of contacts, subtracted from the reward.
+      bonus: `[]` reward for being alive.
+      direction_weight: `[]` factor on the forward term of direction tasks.
+    """
+
+    position: Array
+    velocity: Array
+    height: Array
+    pitch_velocity: Array
+    cost: Array
+    bonus: Array
+    direction_weight: Array
+
+    @property
+    def x_position(self) -> Array:
+        """Position along the x-axis `[]`, m."""
+        return self.position[0]
+
+    @property
+    def x_velocity(self) -> Array:
+        """Velocity along the x-axis `[]`, m/s."""
+        return self.velocity[0]
 
 
 def velocity(motion: Motion, spec: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What the robots of the physics engine have in common."""
+"""What robots with a torso, joints and motors have in common."""
 
 import dataclasses
 import functools
@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from cemrl_jax.envs.base import Motion
+from cemrl_jax.envs.base import Task
 from cemrl_jax.envs.engines import mjx as physics
 from cemrl_jax.envs.engines.mjx import PhysicsState, Simulator
+from cemrl_jax.envs.robots import locomotion
+from cemrl_jax.envs.robots.locomotion import Motion
 
 
 @dataclasses.dataclass
-class MjxRobot:
+class LeggedRobot:
     """The part of the `Robot` protocol that follows from a simulator.
 
     A robot adds its simulator, `reset`, `motion`, `observe` and `terminated`.
@@ -45,10 +47,22 @@ class MjxRobot:
         return physics.body_parts(self.simulator)
 
     def step(
-        self, physics: PhysicsState, action: Array, model: dict[str, Array]
+        self, physics: PhysicsState, action: Array, overrides: dict[str, Array]
     ) -> PhysicsState:
         """See `Robot.step`."""
-        return self.simulator.step(physics, action, model)
+        return self.simulator.step(physics, action, overrides)
+
+    def motion(
+        self, before: PhysicsState, after: PhysicsState, action: Array
+    ) -> Motion:
+        """Summarises a control step for the reward."""
+        raise NotImplementedError
+
+    def reward(
+        self, before: PhysicsState, after: PhysicsState, action: Array, task: Task
+    ) -> Array:
+        """See `Robot.reward`."""
+        return locomotion.reward(task, self.motion(before, after, action))
 
     def x_position(self, physics: PhysicsState) -> Array:
         """See `Robot.x_position`."""
@@ -68,7 +82,7 @@ class MjxRobot:
 
 
 def planar_motion(
-    robot: MjxRobot,
+    robot: LeggedRobot,
     before: PhysicsState,
     after: PhysicsState,
     *,

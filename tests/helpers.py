@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from cemrl_jax.agents.cemrl.agent import Agent, make_agent
+from cemrl_jax.agents.cemrl.types import Batch, LearnerState
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import Config
-from cemrl_jax.data.types import Batch, LearnerState, Transition
+from cemrl_jax.data.types import Transition
 from cemrl_jax.envs.base import Task
 from cemrl_jax.envs.robots.point import Point, PointState
 from cemrl_jax.reporting.progress import Progress

@@ -34,16 +34,11 @@ from cemrl_jax.agents.cemrl.phases import (
     make_collect,
     make_fused,
 )
+from cemrl_jax.agents.cemrl.types import Batch, LearnerState
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.data import replay
 from cemrl_jax.data.rollout import deal_tasks
-from cemrl_jax.data.types import (
-    Batch,
-    LearnerState,
-    ReplayState,
-    Transition,
-    WorkerState,
-)
+from cemrl_jax.data.types import ReplayState, Transition, WorkerState
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.runtime import parallel
 from cemrl_jax.training.loop import example_transition, make_pools

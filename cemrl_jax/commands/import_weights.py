@@ -10,10 +10,10 @@ import numpy as np
 
 from cemrl_jax import config as config_lib
 from cemrl_jax.agents.cemrl.agent import make_agent
+from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.data import task_pools
-from cemrl_jax.data.types import LearnerState
 from cemrl_jax.original.weights import from_torch, import_weights, unused
 from cemrl_jax.training.checkpoint import Checkpoints
 from cemrl_jax.training.loop import make_pools

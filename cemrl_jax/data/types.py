@@ -8,7 +8,6 @@ S = 1 or T (one posterior for the window, or one per step of it).
 from typing import Any
 
 import optax
-from brax.training.acme.running_statistics import RunningStatisticsState
 from flax import struct
 from jax import Array
 
@@ -41,64 +40,11 @@ class Transition(struct.PyTreeNode):
     task: Task
 
 
-class Posterior(struct.PyTreeNode):
-    """What the encoder believes about the task: a Gaussian mixture.
-
-    Attributes:
-      probs: `[..., S, K]` class probabilities.
-      mean: `[..., S, K, Z]` mean of each class's Gaussian.
-      std: `[..., S, K, Z]` its scale.
-    """
-
-    probs: Array
-    mean: Array
-    std: Array
-
-
-class Batch(struct.PyTreeNode):
-    """Sampled transitions, each with the window of transitions before it.
-
-    Attributes:
-      window: `[B, T, F]` normalised transitions, oldest first, zero before the start
-        of the episode; F = obs, action, reward, next_obs in this order.
-      current: `[B]` the transitions themselves, raw.
-      scaled: `[B]` the same with obs, action, reward and next_obs normalised.
-    """
-
-    window: Array
-    current: Transition
-    scaled: Transition
-
-
 class Trainable(struct.PyTreeNode):
     """Parameters and the state of their optimiser."""
 
     params: Params
     opt_state: optax.OptState
-
-
-class LearnerState(struct.PyTreeNode):
-    """Everything that is learnt. The same on every device, without a device axis.
-
-    Attributes:
-      world_model: encoder, decoder and class prior (`{"encoder", "decoder", "prior"}`).
-      actor: the policy.
-      critic: the pair of Q-functions, stacked on a leading axis of 2.
-      temperature: the weight of the entropy.
-      target_critic: slowly moving copy of the critic's parameters.
-      normalizer: statistics of obs, action, reward and next_obs.
-      loss_weights: `[2]` weights of the decoder's state and reward losses.
-      num_updates: `[]` int32 policy updates so far.
-    """
-
-    world_model: Trainable
-    actor: Trainable
-    critic: Trainable
-    temperature: Trainable
-    target_critic: Params
-    normalizer: RunningStatisticsState
-    loss_weights: Array
-    num_updates: Array
 
 
 class ReplayState(struct.PyTreeNode):

@@ -9,8 +9,9 @@ from flax import struct
 from jax import Array
 
 from cemrl_jax.agents.cemrl.agent import Agent
+from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.data.rollout import returns, rollout
-from cemrl_jax.data.types import LearnerState, Transition
+from cemrl_jax.data.types import Transition
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.envs.schedules import Stationary
 

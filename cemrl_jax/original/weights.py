@@ -18,9 +18,10 @@ from jax import Array
 
 from cemrl_jax.agents.cemrl.agent import Agent
 from cemrl_jax.agents.cemrl.encoders import SharedY
-from cemrl_jax.agents.networks import LearntPrior
+from cemrl_jax.agents.cemrl.networks import LearntPrior
+from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.config import ConfigError
-from cemrl_jax.data.types import LearnerState, Params
+from cemrl_jax.data.types import Params
 
 Names = dict[str, tuple[str, ...]]
 """Path of a layer or array of ours -> the names of those that it is made of."""

@@ -13,7 +13,8 @@ from absl import logging
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from cemrl_jax.data.types import LearnerState, WorkerState
+from cemrl_jax.agents.cemrl.types import LearnerState
+from cemrl_jax.data.types import WorkerState
 
 
 class CheckpointError(RuntimeError):

@@ -15,15 +15,10 @@ from jax import Array
 from cemrl_jax import config as config_lib
 from cemrl_jax.agents.cemrl.agent import make_agent
 from cemrl_jax.agents.cemrl.phases import make_phases
+from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.data import replay, task_pools
-from cemrl_jax.data.types import (
-    LearnerState,
-    Metrics,
-    ReplayState,
-    Transition,
-    WorkerState,
-)
+from cemrl_jax.data.types import Metrics, ReplayState, Transition, WorkerState
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.evaluation.evaluate import HEADLINE, evaluation_pools, make_evaluate
 from cemrl_jax.reporting.progress import Progress, Row

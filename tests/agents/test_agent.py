@@ -16,7 +16,8 @@ from helpers import (
 )
 
 from cemrl_jax.agents.cemrl.agent import make_agent
-from cemrl_jax.data.types import LearnerState, Transition
+from cemrl_jax.agents.cemrl.types import LearnerState
+from cemrl_jax.data.types import Transition
 
 SIZE, DISCOUNT = 64, 0.9
 PROBE = {

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from helpers import random_transitions
 
+from cemrl_jax.agents import sac
 from cemrl_jax.agents.cemrl import losses
-from cemrl_jax.data.types import Batch, Posterior
+from cemrl_jax.agents.cemrl.types import Batch, Posterior
 
 SETTINGS = losses.ElboSettings(
     kl_z_weight=0.1,
@@ -189,14 +190,12 @@ def test_temperature_rises_below_the_target_entropy_and_falls_above_it():
     apply = lambda params, z: params  # noqa: E731
     for log_prob, sign in ((3.0, -1), (-3.0, 1)):  # entropy -3 and 3, target 1
         args = (apply, jnp.zeros((5, 1)), jnp.full(5, log_prob), 1.0)
-        slope = jax.grad(lambda *a: losses.temperature_loss(*a)[0])(
-            jnp.float32(0), *args
-        )
+        slope = jax.grad(lambda *a: sac.temperature_loss(*a)[0])(jnp.float32(0), *args)
         assert np.sign(slope) == sign
 
 
 def test_critic_target_is_the_soft_bellman_equation():
-    target = losses.critic_target(
+    target = sac.critic_target(
         next_value=jnp.array([[5.0, 1.0], [4.0, 2.0]]),
         next_log_prob=jnp.array([-1.0, 2.0]),
         alpha=jnp.float32(0.5),
@@ -209,7 +208,7 @@ def test_critic_target_is_the_soft_bellman_equation():
 def test_critic_loss_adds_the_mean_squared_errors_of_both_critics():
     apply = lambda params, obs, z, action: params  # noqa: E731
     value = jnp.array([[1.0, 2.0], [3.0, 4.0]])
-    loss, metrics = losses.critic_loss(value, apply, None, None, None, jnp.zeros(2))  # pyright: ignore[reportArgumentType]
+    loss, metrics = sac.critic_loss(value, apply, None, None, None, jnp.zeros(2))  # pyright: ignore[reportArgumentType]
     assert float(loss) == pytest.approx(2.5 + 12.5)
     assert float(metrics["sac/critic_loss"]) == pytest.approx(7.5)
 
@@ -218,7 +217,7 @@ def test_actor_loss_is_alpha_log_prob_minus_the_smaller_value():
     sample = lambda params, obs, z, noise: (params, 2 * params[:, 0])  # noqa: E731
     value = lambda obs, z, action: jnp.stack([action[:, 0], -action[:, 0]])  # noqa: E731
     zero = jnp.zeros((2, 1))
-    loss, _ = losses.actor_loss(
+    loss, _ = sac.actor_loss(
         jnp.array([[1.0], [3.0]]),
         sample,
         value,
@@ -233,12 +232,12 @@ def test_actor_loss_is_alpha_log_prob_minus_the_smaller_value():
 def test_gradients_do_not_flow_to_the_other_arguments():
     log_prob, target, zero = jnp.ones(3), jnp.ones(3), jnp.zeros((3, 1))
     to_log_prob = jax.grad(
-        lambda x: losses.temperature_loss(
+        lambda x: sac.temperature_loss(
             jnp.float32(1), lambda params, z: params, zero, x, 1.0
         )[0]
     )(log_prob)
     to_target = jax.grad(
-        lambda x: losses.critic_loss(
+        lambda x: sac.critic_loss(
             jnp.zeros((2, 3)),
             lambda params, *_: params,
             zero,

@@ -5,18 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cemrl_jax.agents.networks import (
-    MLP,
-    Actor,
+from cemrl_jax.agents.cemrl.networks import (
     ClassHead,
-    Critic,
     Decoder,
     FixedPrior,
     GaussianHead,
     LearntPrior,
-    Temperature,
     Trunk,
 )
+from cemrl_jax.agents.networks import MLP
+from cemrl_jax.agents.sac import Actor, Critic, Temperature
 
 KEY = jax.random.key(0)
 

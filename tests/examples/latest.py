@@ -3,9 +3,9 @@
 from flax import linen as nn
 
 from cemrl_jax.agents.cemrl.encoders import ENCODERS
-from cemrl_jax.agents.networks import ClassHead, GaussianHead, Trunk
+from cemrl_jax.agents.cemrl.networks import ClassHead, GaussianHead, Trunk
+from cemrl_jax.agents.cemrl.types import Posterior
 from cemrl_jax.configs import debug
-from cemrl_jax.data.types import Posterior
 
 
 class Latest(nn.Module):

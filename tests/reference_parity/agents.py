@@ -8,9 +8,10 @@ import numpy as np
 import optax
 
 from cemrl_jax.agents.cemrl.agent import make_agent
+from cemrl_jax.agents.cemrl.types import Batch
 from cemrl_jax.config import Config, ElboConfig, EncoderConfig, SACConfig
 from cemrl_jax.data import normalizer
-from cemrl_jax.data.types import Batch, Transition
+from cemrl_jax.data.types import Transition
 from cemrl_jax.envs.base import Task
 from cemrl_jax.original.weights import (
     export_params,

@@ -11,9 +11,9 @@ from closeness import FORWARD, assert_close
 from recordings import Group, cases
 
 from cemrl_jax.agents.cemrl.losses import class_gaussians, infer_class, infer_task
+from cemrl_jax.agents.cemrl.networks import GaussianHead
+from cemrl_jax.agents.cemrl.types import Posterior
 from cemrl_jax.agents.distributions import product_of_gaussians
-from cemrl_jax.agents.networks import GaussianHead
-from cemrl_jax.data.types import Posterior
 
 NO_TIE = 1e-6
 every_case = pytest.mark.parametrize("case", cases("encoders"), ids=str)

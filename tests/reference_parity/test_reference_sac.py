@@ -33,8 +33,8 @@ from closeness import (
 from recordings import Group, cases, description
 
 from cemrl_jax.agents.cemrl.agent import PolicyNoise
-from cemrl_jax.agents.cemrl.losses import actor_loss, critic_target
 from cemrl_jax.agents.distributions import tanh_normal
+from cemrl_jax.agents.sac import actor_loss, critic_target
 from cemrl_jax.data.types import Transition
 from cemrl_jax.envs.base import Task
 

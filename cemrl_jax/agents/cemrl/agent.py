@@ -10,28 +10,16 @@ from flax import linen as nn
 from flax import struct
 from jax import Array
 
+from cemrl_jax.agents import sac
 from cemrl_jax.agents.cemrl import losses
 from cemrl_jax.agents.cemrl.encoders import ENCODERS
+from cemrl_jax.agents.cemrl.networks import Decoder, FixedPrior, LearntPrior
+from cemrl_jax.agents.cemrl.types import Batch, LearnerState, Posterior
 from cemrl_jax.agents.distributions import tanh_normal
-from cemrl_jax.agents.networks import (
-    Actor,
-    Critic,
-    Decoder,
-    FixedPrior,
-    LearntPrior,
-    Temperature,
-)
+from cemrl_jax.agents.sac import Actor, Critic, Temperature
 from cemrl_jax.config import Config
 from cemrl_jax.data import normalizer, replay
-from cemrl_jax.data.types import (
-    Batch,
-    LearnerState,
-    Metrics,
-    Params,
-    Posterior,
-    Trainable,
-    Transition,
-)
+from cemrl_jax.data.types import Metrics, Params, Trainable, Transition
 from cemrl_jax.runtime.parallel import average, gradient_step
 
 
@@ -222,7 +210,7 @@ class Agent:
         actor = learner.actor
         _, log_prob = self.sample_action(actor.params, now.obs, z, noise.action)
         temperature, temperature_metrics = gradient_step(
-            losses.temperature_loss,
+            sac.temperature_loss,
             self.temperature_optimizer,
             learner.temperature,
             self.temperature.apply,
@@ -235,7 +223,7 @@ class Agent:
         alpha = jnp.exp(_apply(self.temperature, current.params, z))
         target = self._critic_target(learner, now, z, noise.next_action, alpha)
         critic, critic_metrics = gradient_step(
-            losses.critic_loss,
+            sac.critic_loss,
             self.policy_optimizer,
             learner.critic,
             self.critic.apply,
@@ -245,7 +233,7 @@ class Agent:
             target,
         )
         actor, actor_metrics = gradient_step(
-            losses.actor_loss,
+            sac.actor_loss,
             self.policy_optimizer,
             actor,
             self.sample_action,
@@ -281,7 +269,7 @@ class Agent:
         next_value = _apply(
             self.critic, learner.target_critic, now.next_obs, z, next_action
         )
-        return losses.critic_target(
+        return sac.critic_target(
             next_value,
             next_log_prob,
             alpha,

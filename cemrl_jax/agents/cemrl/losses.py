@@ -1,6 +1,5 @@
-"""The losses: pure functions; gradients flow to the first argument only."""
+"""The world model's losses: pure functions; gradients flow to the first argument."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 import chex
@@ -9,16 +8,14 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from cemrl_jax.agents.cemrl.types import Batch, Posterior
 from cemrl_jax.agents.distributions import (
     log_probs,
     normal_kl,
     product_of_gaussians,
     uniform_kl,
 )
-from cemrl_jax.data.types import Batch, Metrics, Params, Posterior
-
-ActorApply = Callable[[Params, Array, Array], tuple[Array, Array]]
-CriticApply = Callable[[Params, Array, Array, Array], Array]
+from cemrl_jax.data.types import Metrics, Params
 
 
 class WorldModel(Protocol):
@@ -182,93 +179,3 @@ def mean_prediction_errors(
     z = infer_task(world_model.encode(params, batch.window))
     errors = prediction_errors(params, world_model, batch, z[:, None], state_difference)
     return jnp.stack(errors).mean((-2, -1))
-
-
-def temperature_loss(
-    params: Params,
-    apply: Callable[[Params, Array], Array],
-    z: Array,
-    log_prob: Array,
-    target_entropy: float,
-) -> tuple[Array, Metrics]:
-    """Raises the temperature while the policy's entropy is below its target.
-
-    Args:
-      params: parameters of the temperature.
-      apply: `(params, z) -> log temperature`, `[B]` or `[]`.
-      z: `[B, Z]` tasks.
-      log_prob: `[B]` log-probabilities of the policy's own actions.
-      target_entropy: entropy to keep, nats.
-
-    Returns:
-      The loss and metrics.
-    """
-    log_alpha = apply(params, z)
-    loss = -(log_alpha * jax.lax.stop_gradient(log_prob + target_entropy)).mean()
-    return loss, {
-        "sac/temperature_loss": loss,
-        "sac/temperature": jnp.exp(log_alpha).mean(),
-        "sac/entropy": -log_prob.mean(),
-    }
-
-
-def critic_target(
-    next_value: Array, next_log_prob: Array, alpha: Array, reward: Array, mask: Array
-) -> Array:
-    """Soft Bellman target `[B]`: r + discount * (min Q' - alpha log pi).
-
-    Args:
-      next_value: `[2, B]` target critic at the next observation and a new action.
-      next_log_prob: `[B]` of that action.
-      alpha: `[B]` or `[]` temperature.
-      reward: `[B]` scaled reward.
-      mask: `[B]` discount, 0 where the robot fell.
-    """
-    return reward + mask * (next_value.min(0) - alpha * next_log_prob)
-
-
-def critic_loss(
-    params: Params,
-    apply: CriticApply,
-    obs: Array,
-    z: Array,
-    action: Array,
-    target: Array,
-) -> tuple[Array, Metrics]:
-    """Mean squared distance of both Q-functions to the target `[B]`, added up."""
-    value = apply(params, obs, z, action)
-    errors = jnp.square(value - jax.lax.stop_gradient(target)).mean(-1)
-    return errors.sum(), {
-        "sac/critic_loss": errors.mean(),
-        "sac/value": value.mean(),
-        "sac/target": target.mean(),
-    }
-
-
-def actor_loss(
-    params: Params,
-    sample: Callable[[Params, Array, Array, Array], tuple[Array, Array]],
-    value: Callable[[Array, Array, Array], Array],
-    obs: Array,
-    z: Array,
-    noise: Array,
-    alpha: Array,
-) -> tuple[Array, Metrics]:
-    """Mean of alpha log pi - min Q for the policy's own actions.
-
-    Args:
-      params: parameters of the actor.
-      sample: `(params, obs, z, noise) -> (action, log_prob)`.
-      value: `(obs, z, action) -> [2, B]`, the UPDATED critic: the original's gradient
-        mixes weights from before and after the critic's step.
-      obs: `[B, obs_size]` raw observations.
-      z: `[B, Z]` tasks.
-      noise: `[B, action_size]` standard normal draws.
-      alpha: `[B]` or `[]` temperature, a constant here.
-
-    Returns:
-      The loss and metrics.
-    """
-    action, log_prob = sample(params, obs, z, noise)
-    loss = (alpha * log_prob - value(obs, z, action).min(0)).mean()
-    return loss, {"sac/actor_loss": loss}

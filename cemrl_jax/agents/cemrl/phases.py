@@ -12,17 +12,11 @@ from jax import Array
 
 from cemrl_jax.agents.cemrl import losses
 from cemrl_jax.agents.cemrl.agent import Agent
+from cemrl_jax.agents.cemrl.types import Batch, LearnerState
 from cemrl_jax.config import Config
 from cemrl_jax.data import normalizer, replay
 from cemrl_jax.data.rollout import deal_tasks, returns, rollout
-from cemrl_jax.data.types import (
-    Batch,
-    LearnerState,
-    Metrics,
-    Params,
-    ReplayState,
-    WorkerState,
-)
+from cemrl_jax.data.types import Metrics, Params, ReplayState, WorkerState
 from cemrl_jax.envs import NonStationaryEnv
 from cemrl_jax.runtime import parallel
 

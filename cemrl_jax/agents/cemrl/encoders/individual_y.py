@@ -3,8 +3,8 @@
 from flax import linen as nn
 from jax import Array
 
-from cemrl_jax.agents.networks import ClassHead, GaussianHead, Trunk
-from cemrl_jax.data.types import Posterior
+from cemrl_jax.agents.cemrl.networks import ClassHead, GaussianHead, Trunk
+from cemrl_jax.agents.cemrl.types import Posterior
 
 
 class IndividualY(nn.Module):

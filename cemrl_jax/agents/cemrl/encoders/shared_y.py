@@ -6,9 +6,10 @@ import jax
 from flax import linen as nn
 from jax import Array
 
+from cemrl_jax.agents.cemrl.networks import ClassHead, GaussianHead, Trunk
+from cemrl_jax.agents.cemrl.types import Posterior
 from cemrl_jax.agents.distributions import product_of_gaussians
-from cemrl_jax.agents.networks import MLP, ClassHead, GaussianHead, Trunk, plain_layer
-from cemrl_jax.data.types import Posterior
+from cemrl_jax.agents.networks import MLP, plain_layer
 
 PROBABILITY_MERGES: dict[str, Callable[[Array], Array]] = {
     "add": lambda probs: probs.mean(-2),

@@ -19,7 +19,9 @@ from cemrl_jax.envs.base import Task
 from cemrl_jax.envs.robots.point import Point, PointState
 from cemrl_jax.reporting.progress import Progress
 from cemrl_jax.runtime import parallel
-from cemrl_jax.training import loop as training
+from cemrl_jax.training import loop
+from cemrl_jax.training import resume as resume_lib
+from cemrl_jax.training import run as run_lib
 from cemrl_jax.training.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -180,11 +182,11 @@ def on_one_device(step: Any) -> Any:
 def run_training(config: Config, directory: pathlib.Path, resume: bool = False) -> Any:
     """Trains as `scripts/train.py` does; returns the finished run."""
     if resume:
-        run = training.resume_run(config, directory)
+        run = resume_lib.resume_run(config, directory)
     else:
-        run = training.start_run(config, directory)
+        run = run_lib.start_run(config, directory)
     directory.mkdir(parents=True, exist_ok=resume)
-    training.store_run(run)
+    run_lib.store_run(run)
     saved = Checkpoints(directory / "checkpoints", config.checkpoint.keep)
     progress = Progress(
         directory,
@@ -193,7 +195,7 @@ def run_training(config: Config, directory: pathlib.Path, resume: bool = False) 
         tensorboard=config.tensorboard,
     )
     with saved, progress:
-        training.train(run, progress, saved)
+        loop.train(run, progress, saved)
     return run
 
 

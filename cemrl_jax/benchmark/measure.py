@@ -41,7 +41,7 @@ from cemrl_jax.data.rollout import deal_tasks
 from cemrl_jax.data.types import ReplayState, Transition, WorkerState
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.runtime import parallel
-from cemrl_jax.training.loop import example_transition, make_pools
+from cemrl_jax.training.run import example_transition, make_pools
 
 Row = dict[str, Any]
 Seconds = dict[str, list[float]]

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.agents.cemrl.agent import make_agent
+from cemrl_jax.agents.algorithms import make_algorithm
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import ConfigError
 from cemrl_jax.evaluation.evaluate import (
@@ -20,7 +20,7 @@ from cemrl_jax.evaluation.evaluate import (
     make_evaluate,
 )
 from cemrl_jax.training.checkpoint import Checkpoints
-from cemrl_jax.training.loop import stored_pools
+from cemrl_jax.training.run import stored_pools
 
 EXAMPLES = """\
 examples:
@@ -61,15 +61,17 @@ def evaluate(
     """Returns the epoch that a checkpoint name stands for and its evaluation."""
     config = config_lib.load(directory / "config.json")
     env = config.env.make()
-    agent = make_agent(config, env.obs_size, env.action_size)
+    algorithm = make_algorithm(config, env)
     with Checkpoints(directory / "checkpoints", read_only=True) as saved:
         epoch = command_line.find_epoch(saved, checkpoint)
         learner = saved.learner(
-            epoch, jax.eval_shape(agent.init, jax.random.key(config.seed))
+            epoch, jax.eval_shape(algorithm.init, jax.random.key(config.seed))
         )
     pools = evaluation_pools(stored_pools(config, directory))
     cases = CASES + (EXTRAPOLATION if "extrapolate" in pools else ())
-    run = make_evaluate(env, agent, config.rollout.num_steps, num_episodes, cases)
+    run = make_evaluate(
+        env, algorithm.policy, config.rollout.num_steps, num_episodes, cases
+    )
     return epoch, jax.device_get(jax.jit(run)(learner, pools, jax.random.key(seed)))
 
 

@@ -16,7 +16,7 @@ from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.data import task_pools
 from cemrl_jax.original.weights import from_torch, import_weights, unused
 from cemrl_jax.training.checkpoint import Checkpoints
-from cemrl_jax.training.loop import make_pools
+from cemrl_jax.training.run import make_pools
 
 EXAMPLES = """\
 examples:

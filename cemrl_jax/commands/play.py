@@ -9,7 +9,8 @@ import numpy as np
 from jax import Array
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.agents.cemrl.agent import ContextPolicy, make_agent
+from cemrl_jax.agents.algorithms import make_algorithm
+from cemrl_jax.agents.base import Policy
 from cemrl_jax.analysis import strip
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import ConfigError
@@ -17,7 +18,7 @@ from cemrl_jax.data.rollout import transition
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.envs.schedules import Sequence
 from cemrl_jax.training.checkpoint import Checkpoints
-from cemrl_jax.training.loop import stored_pools
+from cemrl_jax.training.run import stored_pools
 
 EXAMPLES = """\
 examples:
@@ -94,19 +95,19 @@ def task_numbers(text: str | None, pool: Task) -> list[int]:
 
 def trained_policy(
     config: config_lib.Config, directory: pathlib.Path, checkpoint: str
-) -> ContextPolicy:
+) -> Policy:
     """Returns the policy of a checkpoint, acting on its mean."""
     env = config.env.make()
-    agent = make_agent(config, env.obs_size, env.action_size)
-    like = jax.eval_shape(agent.init, jax.random.key(config.seed))
+    algorithm = make_algorithm(config, env)
+    like = jax.eval_shape(algorithm.init, jax.random.key(config.seed))
     with Checkpoints(directory / "checkpoints", read_only=True) as saved:
         learner = saved.learner(command_line.find_epoch(saved, checkpoint), like)
-    return agent.policy(learner, deterministic=True)
+    return algorithm.policy(learner, deterministic=True)
 
 
 def play(
     env: NonStationaryEnv,
-    policy: ContextPolicy,
+    policy: Policy,
     pool: Task,
     tasks: list[int],
     key: Array,
@@ -143,7 +144,7 @@ def play(
 
 def rolled(
     env: NonStationaryEnv,
-    policy: ContextPolicy,
+    policy: Policy,
     pool: Task,
     first: int,
     key: Array,
@@ -153,7 +154,7 @@ def rolled(
 
     def step(carry: tuple, _: None) -> tuple[tuple, dict[str, Array]]:
         before, window = carry
-        action = policy.act(window, before.obs[None], key)[0]
+        action = policy.act(window, before.obs[None], key, None)[0]
         after = env.step(before, action, pool)
         data = jax.tree.map(lambda x: x[None], transition(before, action, after))
         x = env.robot.x_position(after.physics)

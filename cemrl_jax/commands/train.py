@@ -10,7 +10,8 @@ from cemrl_jax.commands import command_line
 from cemrl_jax.config import Config, ConfigError, presets
 from cemrl_jax.reporting.progress import Progress
 from cemrl_jax.runtime import parallel
-from cemrl_jax.training import loop as training
+from cemrl_jax.training import loop, resume
+from cemrl_jax.training import run as run_lib
 from cemrl_jax.training.checkpoint import Checkpoints
 
 EXAMPLES = """\
@@ -81,7 +82,7 @@ def train(
     config: Config, resume: str | None, init_from: str | None, profile: bool
 ) -> None:
     """Trains in new folders, or on in the folder of the run to resume."""
-    print(training.describe(config, config.num_seeds), flush=True)
+    print(run_lib.describe(config, config.num_seeds), flush=True)
     runs = [resume_run(config, resume)] if resume else start_runs(config, init_from)
     for run in runs:
         print(f"output in {run.directory}", flush=True)
@@ -91,7 +92,7 @@ def train(
         for run in runs:
             if writes:
                 run.directory.mkdir(parents=True, exist_ok=bool(resume))
-                training.store_run(run)
+                run_lib.store_run(run)
             saved = Checkpoints(run.directory / "checkpoints", config.checkpoint.keep)
             progress = Progress(
                 run.directory if writes else None,
@@ -102,9 +103,9 @@ def train(
             )
             stack.enter_context(saved)
             stack.enter_context(progress)
-            members.append(training.Member(run, progress, saved))
+            members.append(loop.Member(run, progress, saved))
         try:
-            training.train_together(
+            loop.train_together(
                 members, runs[0].directory / "profile" if profile else None
             )
         except (KeyboardInterrupt, OSError, RuntimeError, FloatingPointError):
@@ -115,7 +116,7 @@ def train(
         print(f"results in {run.directory}")
 
 
-def start_runs(config: Config, init_from: str | None) -> list[training.Run]:
+def start_runs(config: Config, init_from: str | None) -> list[run_lib.Run]:
     """Returns a fresh run for each seed; nothing is written yet."""
     now = parallel.agree(datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     runs = []
@@ -124,16 +125,16 @@ def start_runs(config: Config, init_from: str | None) -> list[training.Run]:
         directory = pathlib.Path(config.output_dir, config.name, f"{now}-{seed}")
         if directory.exists():
             raise ConfigError(f"{directory} exists already: wait a second")
-        run = training.start_run(own, directory)
+        run = run_lib.start_run(own, directory)
         if init_from:
-            run.learner = training.with_weights(run.learner, pathlib.Path(init_from))
+            run.learner = resume.with_weights(own, run.learner, pathlib.Path(init_from))
         runs.append(run)
     return runs
 
 
-def resume_run(config: Config, directory: str) -> training.Run:
+def resume_run(config: Config, directory: str) -> run_lib.Run:
     """Returns the run in a folder as its newest checkpoint left it."""
-    return training.resume_run(config, pathlib.Path(directory))
+    return resume.resume_run(config, pathlib.Path(directory))
 
 
 def console() -> None:

@@ -1,37 +1,22 @@
 """Episodes: environments side by side, stepped inside one compiled program."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from cemrl_jax.agents.base import Policy
 from cemrl_jax.data.types import Transition
 from cemrl_jax.envs import EnvState, NonStationaryEnv, Task
-
-
-class Policy(Protocol):
-    """Acts in E environments, with a memory of each."""
-
-    def start(self, num_envs: int) -> Any:
-        """Returns the memory `[E, ...]` at the start of episodes."""
-        ...
-
-    def act(self, window: Any, obs: Array, key: Array) -> Array:
-        """Returns actions `[E, action_size]`; the key is consumed."""
-        ...
-
-    def observe(self, window: Any, transition: Transition) -> Any:
-        """Returns the memory after transitions `[E]`."""
-        ...
 
 
 class _Carry(struct.PyTreeNode):
     """State of a rollout: environments `[E]`, the policy's memory `[E]`."""
 
     env: EnvState
-    window: Any
+    memory: Any
 
 
 def rollout(
@@ -50,7 +35,7 @@ def rollout(
 
     Args:
       env: the environment.
-      policy: acts.
+      policy: acts; it sees no task unless it says so.
       tasks: `[E]` tasks to start with.
       pool: tasks that a change may draw from: `[N]`, or `[E, N]` for each its own.
       key: the key is consumed.
@@ -64,7 +49,7 @@ def rollout(
     key_reset, key_steps = jax.random.split(key)
     first = jax.vmap(env.reset)(jax.random.split(key_reset, num_envs), tasks)
     with jax.default_matmul_precision("highest"):
-        fresh_window = policy.start(num_envs)
+        fresh = policy.start(num_envs)
     frozen = jnp.broadcast_to(frozen, (num_envs,))
     pool_axis = 0 if pool.kind.ndim == 2 else None
     step_env = jax.vmap(env.step, in_axes=(0, 0, pool_axis, 0))
@@ -72,20 +57,22 @@ def rollout(
     def step(carry: _Carry, inputs: tuple[Array, Array]) -> tuple[_Carry, Transition]:
         key, number = inputs
         before = carry.env
-        action = policy.act(carry.window, before.obs, key)
+        task = before.task if policy.sees_task else None
+        action = policy.act(carry.memory, before.obs, key, task)
         after = step_env(before, action, pool, frozen)
         data = transition(before, action, after)
         fallen = after.terminated
         other = 1 + number % max(num_envs - 1, 1)
         start = jax.tree.map(lambda leaf: jnp.roll(leaf, other, 0), first)
-        window = policy.observe(carry.window, data)
+        seen = data if policy.sees_task else data.replace(task=None)
+        memory = policy.observe(carry.memory, seen)
         carry = _Carry(
             env=where_env(fallen, jax.vmap(env.restart)(after, start), after),
-            window=where_env(fallen, fresh_window, window),
+            memory=policy.restart(memory, fresh, fallen),
         )
         return carry, data
 
-    carry = _Carry(env=first, window=fresh_window)
+    carry = _Carry(env=first, memory=fresh)
     inputs = (jax.random.split(key_steps, num_steps), jnp.arange(num_steps))
     with jax.default_matmul_precision("highest"):
         _, transitions = jax.lax.scan(step, carry, inputs)

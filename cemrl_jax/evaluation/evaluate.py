@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from cemrl_jax.agents.cemrl.agent import Agent
-from cemrl_jax.agents.cemrl.types import LearnerState
+from cemrl_jax.agents.base import Policy
 from cemrl_jax.data.rollout import returns, rollout
 from cemrl_jax.data.types import Transition
 from cemrl_jax.envs import NonStationaryEnv, Task
@@ -77,16 +77,16 @@ class Evaluation(struct.PyTreeNode):
 
 def make_evaluate(
     env: NonStationaryEnv,
-    agent: Agent,
+    make_policy: Callable[[Any, Array], Policy],
     num_steps: int,
     num_episodes: int,
     cases: tuple[Case, ...] = CASES,
-) -> Callable[[LearnerState, dict[str, Task], Array], Evaluation]:
+) -> Callable[[Any, dict[str, Task], Array], Evaluation]:
     """Returns `evaluate(learner, pools, key) -> Evaluation`, ready for jit.
 
     Args:
       env: the environment.
-      agent: applies the learner.
+      make_policy: `Algorithm.policy`.
       num_steps: length of an episode.
       num_episodes: episodes per task and case.
       cases: what to evaluate; with each "changing" one its "fixed" one.
@@ -99,9 +99,7 @@ def make_evaluate(
     stationary = isinstance(env.schedule, Stationary)
     run = [case for case in cases if not stationary or case.protocol == "fixed"]
 
-    def evaluate(
-        learner: LearnerState, pools: dict[str, Task], key: Array
-    ) -> Evaluation:
+    def evaluate(learner: Any, pools: dict[str, Task], key: Array) -> Evaluation:
         size = pools["test"].kind.shape[0] * num_episodes
         tasks, pool = [], []
         for case in run:
@@ -112,7 +110,7 @@ def make_evaluate(
         frozen = jnp.array([case.protocol == "fixed" for case in run])
         transitions = rollout(
             env,
-            agent.policy(learner, jnp.repeat(deterministic, size)),
+            make_policy(learner, jnp.repeat(deterministic, size)),
             jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *tasks),
             jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *pool),
             key,

@@ -1,306 +1,23 @@
-"""Training: the state of a run, and the host loop around the phases."""
+"""The host loop: runs the phases of an epoch, evaluates, logs, saves."""
 
 import contextlib
 import dataclasses
 import pathlib
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
-from cemrl_jax import config as config_lib
-from cemrl_jax.agents.cemrl.agent import make_agent
-from cemrl_jax.agents.cemrl.phases import make_phases
-from cemrl_jax.agents.cemrl.types import LearnerState
-from cemrl_jax.config import Config, ConfigError
-from cemrl_jax.data import replay, task_pools
-from cemrl_jax.data.types import Metrics, ReplayState, Transition, WorkerState
-from cemrl_jax.envs import NonStationaryEnv, Task
+from cemrl_jax.agents.algorithms import make_algorithm
+from cemrl_jax.data.types import Metrics
 from cemrl_jax.evaluation.evaluate import HEADLINE, evaluation_pools, make_evaluate
 from cemrl_jax.reporting.progress import Progress, Row
 from cemrl_jax.runtime import parallel
+from cemrl_jax.runtime.programs import Program
 from cemrl_jax.training.checkpoint import Checkpoints
-
-# ---------------------------------------------------------------- initial state
-
-
-@dataclasses.dataclass(frozen=True)
-class Keys:
-    """The run's randomness by use; all from the seed."""
-
-    agent: Array
-    train_tasks: Array
-    test_tasks: Array
-    workers: Array
-    evaluation: Array
-
-    @classmethod
-    def of(cls, seed: int) -> "Keys":
-        """Splits the key of a seed."""
-        return cls(*jax.random.split(jax.random.key(seed), 5))
-
-    @property
-    def extrapolate_tasks(self) -> Array:
-        """A key of its own, which leaves those above as they are."""
-        return jax.random.fold_in(self.test_tasks, 1)
-
-
-def make_pools(config: Config) -> dict[str, Task]:
-    """Draws the tasks of a run, each pool from its own key.
-
-    There is a pool "extrapolate", outside the range of "train" and "test", where the
-    task distribution has one.
-    """
-    keys, task = Keys.of(config.seed), config.env.make().distribution
-    num_test = config.env.num_test_tasks
-    pools = {
-        "train": task.sample(keys.train_tasks, config.env.num_train_tasks),
-        "test": task.sample(keys.test_tasks, num_test),
-    }
-    extrapolate = getattr(task, "extrapolate", None)
-    if extrapolate is not None:
-        with contextlib.suppress(ValueError):  # nothing is outside of the range
-            pools["extrapolate"] = extrapolate(keys.extrapolate_tasks, num_test)
-    return pools
-
-
-def stored_pools(config: Config, directory: pathlib.Path) -> dict[str, Task]:
-    """Returns the tasks that are stored with a run.
-
-    They count even if the same seed would give others today. A run from before tasks
-    were stored has none; then they are drawn.
-
-    Raises:
-      ConfigError: the configuration asks for other tasks than the run has.
-    """
-    if not (directory / task_pools.FILE).exists():
-        return make_pools(config)
-    own = config_lib.load(directory / "config.json")
-    for field in ("seed", "env.task", "env.num_train_tasks", "env.num_test_tasks"):
-        given, stored = (config_lib.get_field(x, field) for x in (config, own))
-        if given != stored:
-            raise ConfigError(
-                f"{field}={given} must stay {stored}: the tasks of a run are stored"
-                " with it; start another with --config and --init-from"
-            )
-    return task_pools.load(directory)
-
-
-def example_transition(env: NonStationaryEnv, task: Task) -> Transition:
-    """Returns a transition of zeros with an environment's shapes, `task` without N."""
-    obs, zero = jnp.zeros(env.obs_size), jnp.float32(0)
-    return Transition(
-        obs=obs,
-        action=jnp.zeros(env.action_size),
-        reward=zero,
-        next_obs=obs,
-        terminated=zero,
-        step=jnp.int32(0),
-        task=task.replace(overrides={}),
-    )
-
-
-def _first(tasks: Task) -> Task:
-    return jax.tree.map(lambda leaf: leaf[0], tasks)
-
-
-def make_workers(
-    config: Config, env: NonStationaryEnv, tasks: Task, num_devices: int
-) -> WorkerState:
-    """Returns the workers `[D, ...]` of a fresh run, each on its device.
-
-    Raises:
-      ConfigError: the replay does not fit into the devices' memory.
-    """
-    example = example_transition(env, _first(tasks))
-    num_envs = config.rollout.num_envs // num_devices
-    size = replay.num_bytes(example, num_envs, config.replay_length)
-    size *= 2  # seeds are joined, and checkpoints written, from a copy
-    available = parallel.memory_bytes()
-    if available is not None and size > available:
-        raise ConfigError(
-            f"replay.capacity={config.replay.capacity} needs {size / 2**30:.1f} GiB"
-            " (itself and a copy) on each device, which has"
-            f" {available / 2**30:.1f} GiB free: lower it"
-        )
-
-    def make(key: Array, tasks: Task) -> WorkerState:
-        memory = replay.init(example, num_envs, config.replay_length)
-        return WorkerState(replay=memory, key=key, tasks=tasks)
-
-    keys = parallel.split_keys(Keys.of(config.seed).workers, num_devices)
-    return parallel.on_each_device(make, keys, tasks)
-
-
-# ---------------------------------------------------------------- host loop
-
-
-class Program:
-    """A step compiled ahead of time, so that it can never compile again.
-
-    Attributes:
-      compile_seconds: how long that took.
-    """
-
-    def __init__(self, function: Any, *args: Any) -> None:
-        """Compiles a function, jitted or of `spmd`, for arguments like these."""
-        start = time.perf_counter()
-        self._compiled = function.lower(*args).compile()
-        self.compile_seconds = time.perf_counter() - start
-
-    def __call__(self, *args: Any) -> tuple[Any, float]:
-        """Returns the result, finished, and the seconds that it took."""
-        start = time.perf_counter()
-        result = jax.block_until_ready(self._compiled(*args))
-        return result, time.perf_counter() - start
-
-
-@dataclasses.dataclass
-class Run:
-    """A run in progress: state that outlives an epoch.
-
-    Attributes:
-      config: the configuration, validated.
-      directory: where everything is written.
-      learner: what is learnt.
-      worker: replay and randomness `[D, ...]`.
-      pools: its tasks by pool, see `make_pools`.
-      epoch: epochs done.
-      env_steps: environment steps done.
-    """
-
-    config: Config
-    directory: pathlib.Path
-    learner: LearnerState
-    worker: WorkerState
-    pools: dict[str, Task]
-    epoch: int = 0
-    env_steps: int = 0
-
-
-def start_run(config: Config, directory: pathlib.Path) -> Run:
-    """Returns a fresh run; nothing is written yet."""
-    env = config.env.make()
-    agent = make_agent(config, env.obs_size, env.action_size)
-    learner = jax.jit(agent.init)(Keys.of(config.seed).agent)
-    pools = make_pools(config)
-    worker = make_workers(config, env, pools["train"], parallel.num_devices())
-    return Run(config, directory, learner, worker, pools)
-
-
-def store_run(run: Run) -> None:
-    """Writes what a run is, its configuration and its tasks, into its folder."""
-    config_lib.save(run.config, run.directory / "config.json")
-    if not (run.directory / task_pools.FILE).exists():
-        task_pools.save(run.pools, run.directory)
-
-
-def resume_run(config: Config, directory: pathlib.Path) -> Run:
-    """Returns the run in a folder as its newest checkpoint left it.
-
-    With as many devices as before it continues to the last digit. With another number
-    the replay is shared out anew and the devices draw other random numbers.
-
-    Raises:
-      CheckpointError: there is no checkpoint that can be resumed.
-      ConfigError: the configuration asks for another replay or other tasks than the
-        run has.
-    """
-    pools = stored_pools(config, directory)
-    with Checkpoints(directory / "checkpoints", read_only=True) as saved:
-        epoch = saved.latest()
-        counters = saved.counters(epoch)
-        env = config.env.make()
-        agent = make_agent(config, env.obs_size, env.action_size)
-        like = jax.eval_shape(agent.init, jax.random.key(0))
-        learner = saved.learner(epoch, like)
-        num_devices = counters["num_devices"]
-        example = example_transition(env, _first(pools["train"]))
-
-        def make(key: Array, tasks: Task) -> WorkerState:
-            num_envs = config.rollout.num_envs // num_devices
-            memory = replay.init(example, num_envs, counters["replay_length"])
-            return WorkerState(replay=memory, key=key, tasks=tasks)
-
-        shapes = jax.eval_shape(
-            jax.vmap(make, in_axes=(0, None)),
-            jax.random.split(jax.random.key(0), num_devices),
-            pools["train"],
-        )
-        worker = saved.worker(epoch, shapes)
-    worker = reshard(worker, parallel.num_devices())
-    memory = replay.resize(worker.replay, config.replay_length)
-    worker = parallel.place(worker.replace(replay=memory))
-    env_steps = counters["env_steps"]
-    return Run(config, directory, learner, worker, pools, epoch, env_steps)
-
-
-def reshard(worker: WorkerState, num_devices: int) -> WorkerState:
-    """Shares `[D, E / D, ...]` workers out over another number of devices."""
-    old = worker.replay.cursor.shape[0]
-    if old == num_devices:
-        return worker
-
-    def split(leaf: np.ndarray) -> np.ndarray:
-        return leaf.reshape(num_devices, -1, *leaf.shape[2:])
-
-    def same(leaf: Any) -> Any:
-        return np.repeat(leaf[:1], num_devices, 0)
-
-    return WorkerState(
-        replay=ReplayState(
-            data=jax.tree.map(split, worker.replay.data),
-            cursor=same(worker.replay.cursor),
-            size=same(worker.replay.size),
-        ),
-        key=parallel.split_keys(worker.key[0], num_devices),
-        tasks=jax.tree.map(same, worker.tasks),
-    )
-
-
-def with_weights(learner: LearnerState, directory: pathlib.Path) -> LearnerState:
-    """Returns a fresh learner with the best weights of another run.
-
-    Optimisers and counters stay fresh; the statistics belong to the weights.
-
-    Raises:
-      CheckpointError: no checkpoint, or networks of other sizes.
-    """
-    with Checkpoints(directory / "checkpoints", read_only=True) as saved:
-        other = saved.learner(saved.best(), jax.eval_shape(lambda: learner))
-    trained = {
-        name: getattr(learner, name).replace(params=getattr(other, name).params)
-        for name in ("world_model", "actor", "critic", "temperature")
-    }
-    return learner.replace(
-        **trained,
-        target_critic=other.target_critic,
-        normalizer=other.normalizer,
-        loss_weights=other.loss_weights,
-    )
-
-
-def describe(config: Config, num_seeds: int = 1) -> str:
-    """Returns what a run, or each of so many seeds, will do and its memory."""
-    env, devices = config.env.make(), jax.devices()
-    agent = make_agent(config, env.obs_size, env.action_size)
-    learner = jax.eval_shape(agent.init, jax.random.key(0))
-    trained = (learner.world_model, learner.actor, learner.critic)
-    params = sum(leaf.size for leaf in jax.tree.leaves([x.params for x in trained]))
-    example = example_transition(env, _first(make_pools(config)["train"]))
-    num_envs, length = config.rollout.num_envs, config.replay_length
-    size = replay.num_bytes(example, num_envs, length) * num_seeds
-    others = f" and {num_seeds - 1} more" if num_seeds > 1 else ""
-    return (
-        f"{config.name}, seed {config.seed}{others}: {config.train.num_epochs} epochs,"
-        f" {config.train.schedule}, on {len(devices)} x {devices[0].device_kind}\n"
-        f"{params:,} parameters; replay of {num_envs * length:,} transitions takes"
-        f" {size / 2**20:,.1f} MiB"
-    )
+from cemrl_jax.training.run import Keys, Run
 
 
 @dataclasses.dataclass
@@ -368,6 +85,8 @@ class Group:
         runs = [member.run for member in members]
         self.config = runs[0].config
         self.programs: dict[str, Program] = {}
+        self._env = self.config.env.make()
+        self._algorithm = make_algorithm(self.config, self._env)
         self._learner, self._worker = parallel.join(
             _stack([run.learner for run in runs], 0),
             _stack([run.worker for run in runs], 1),
@@ -387,16 +106,18 @@ class Group:
     def compile(self) -> None:
         """Compiles everything that will run, and reports how long it took."""
         config, progress = self.config, self._members[0].progress
-        env = config.env.make()
-        agent = make_agent(config, env.obs_size, env.action_size)
-        phases = make_phases(config, env, agent, parallel.num_devices())
+        env, algorithm = self._env, self._algorithm
+        phases = algorithm.phases(env, parallel.num_devices())
         for name, step in phases.items():
             progress.phase(f"compiling {name}")
             mapped = parallel.spmd(_for_seeds(step, len(self._members)))
             self.programs[name] = Program(mapped, self._learner, self._worker)
         progress.phase("compiling evaluate")
         evaluate = make_evaluate(
-            env, agent, config.rollout.num_steps, config.evaluation.num_episodes
+            env,
+            algorithm.policy,
+            config.rollout.num_steps,
+            config.evaluation.num_episodes,
         )
         self._evaluate = Program(
             jax.jit(_for_seeds(evaluate, len(self._members))),
@@ -451,7 +172,7 @@ class Group:
             _add_metrics(rows, jax.tree.map(lambda x: x.mean(-1), evaluation.returns))
             for row in rows:
                 row["seconds/evaluate"] = seconds
-        updates = np.asarray(self._learner.num_updates)
+        updates = np.asarray(self._algorithm.num_updates(self._learner))
         for number, member in enumerate(self._members):
             head: Row = {
                 "epoch": member.run.epoch,

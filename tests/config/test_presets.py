@@ -10,7 +10,8 @@ from cemrl_jax.agents.cemrl.agent import make_agent
 from cemrl_jax.agents.cemrl.phases import make_phases
 from cemrl_jax.evaluation.evaluate import CASES, Evaluation
 from cemrl_jax.runtime import parallel
-from cemrl_jax.training import loop as training
+from cemrl_jax.training import loop
+from cemrl_jax.training import run as run_lib
 
 EVALUATED = ("debug", "quickstart")
 """Presets that are evaluated too. An evaluation compiles the physics again, as the same
@@ -74,7 +75,7 @@ def test_an_epoch_of_a_preset_is_finite(name, monkeypatch, tmp_path):
     config = shrunk(name)
     config.validate(1)
     if name not in EVALUATED:
-        monkeypatch.setattr(training, "make_evaluate", no_evaluation)
+        monkeypatch.setattr(loop, "make_evaluate", no_evaluation)
     run_training(config, tmp_path / "run")
     first, last = read_rows(tmp_path / "run")
     collects = 1 + config.rollout.num_initial
@@ -93,7 +94,7 @@ def test_phases_are_lowered_for_accelerators_that_are_not_here(
     use_devices(monkeypatch, 1)
     config = shrunk(name)
     env = config.env.make()
-    run = training.start_run(config, tmp_path)
+    run = run_lib.start_run(config, tmp_path)
     agent = make_agent(config, env.obs_size, env.action_size)
     for phase, step in make_phases(config, env, agent, 1).items():
         mapped = jax.vmap(step, (None, 0), (None, 0, None), axis_name=parallel.DEVICES)

@@ -12,14 +12,15 @@ from cemrl_jax.config import ConfigError
 from cemrl_jax.data import task_pools
 from cemrl_jax.envs.robots import Ant, HalfCheetah
 from cemrl_jax.envs.tasks import Cripple, Direction, Dynamics, PlanarAngle, Velocity
-from cemrl_jax.training import loop as training
+from cemrl_jax.training import resume
+from cemrl_jax.training import run as run_lib
 
 
 def pools_of(task, robot=None, **changes):
     config = tiny_config(env__task=task, **changes)
     if robot is not None:
         config.env.robot = robot
-    return training.make_pools(config)
+    return run_lib.make_pools(config)
 
 
 def assert_equal(one, other):
@@ -84,7 +85,7 @@ def stored(tmp_path_factory):
     directory = tmp_path_factory.mktemp("stored") / "run"
     with pytest.MonkeyPatch.context() as patch:
         use_devices(patch, 1)
-        patch.setattr(training, "make_pools", lambda config: doctored(config))
+        patch.setattr(run_lib, "make_pools", lambda config: doctored(config))
         run_training(tiny_config(train__num_epochs=1), directory)
     return directory
 
@@ -100,7 +101,7 @@ def doctored(config):
 def test_a_resumed_run_has_the_stored_tasks(stored, monkeypatch):
     use_devices(monkeypatch, 1)
     config = tiny_config(train__num_epochs=2)
-    run = training.resume_run(config, stored)
+    run = resume.resume_run(config, stored)
     assert_equal(run.pools, doctored(config))
     np.testing.assert_array_equal(run.worker.tasks.spec[0], run.pools["train"].spec)
 
@@ -123,10 +124,10 @@ def test_evaluation_has_the_stored_tasks(stored):
 )
 def test_a_run_cannot_be_resumed_with_other_tasks(stored, field, value, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
-        training.resume_run(tiny_config(**{field: value}), stored)
+        resume.resume_run(tiny_config(**{field: value}), stored)
 
 
 def test_a_run_from_before_tasks_were_stored_draws_them(tmp_path):
     config = tiny_config()
-    pools = training.stored_pools(config, tmp_path)
-    assert_equal(pools, training.make_pools(config))
+    pools = run_lib.stored_pools(config, tmp_path)
+    assert_equal(pools, run_lib.make_pools(config))

@@ -36,7 +36,9 @@ def evaluated(stationary: bool) -> Any:
     schedule = Stationary() if stationary else Timed(min_steps=3, probability=1.0)
     env = NonStationaryEnv(Point(), Velocity(), schedule)
     agent, learner = tiny_agent()
-    evaluate = jax.jit(make_evaluate(env, agent, NUM_STEPS, NUM_EPISODES, EVERY_CASE))
+    evaluate = jax.jit(
+        make_evaluate(env, agent.policy, NUM_STEPS, NUM_EPISODES, EVERY_CASE)
+    )
     return jax.device_get(evaluate(with_noise(learner), POOLS, jax.random.key(0)))
 
 

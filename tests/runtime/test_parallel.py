@@ -15,9 +15,10 @@ from helpers import (
 )
 
 from cemrl_jax.agents.cemrl import phases
+from cemrl_jax.agents.cemrl.agent import make_agent
 from cemrl_jax.data.types import Trainable
 from cemrl_jax.runtime import parallel
-from cemrl_jax.training import loop as training
+from cemrl_jax.training import run as run_lib
 
 BATCH = 16
 
@@ -169,9 +170,9 @@ def test_memory_is_shared_by_the_virtual_devices(monkeypatch):
 def collected(tmp_path_factory):
     """A fresh run on 8 devices after its first collect, and the metrics."""
     config = tiny_config()
-    run = training.start_run(config, tmp_path_factory.mktemp("run"))
+    run = run_lib.start_run(config, tmp_path_factory.mktemp("run"))
     env = config.env.make()
-    agent = training.make_agent(config, env.obs_size, env.action_size)
+    agent = make_agent(config, env.obs_size, env.action_size)
     steps = phases.make_phases(config, env, agent, 8)
     collect = parallel.spmd(steps["collect"])
     return collect(run.learner, run.worker)

@@ -19,7 +19,8 @@ from helpers import (
 
 from cemrl_jax.reporting.progress import Progress
 from cemrl_jax.runtime import parallel
-from cemrl_jax.training import loop as training
+from cemrl_jax.training import resume
+from cemrl_jax.training import run as run_lib
 from cemrl_jax.training.checkpoint import CheckpointError, Checkpoints
 
 NUM_ENVS = 16
@@ -35,9 +36,9 @@ def noisy_learner() -> Any:
     return with_noise(tiny_agent()[1])
 
 
-def filled_run(num_devices: int, directory: pathlib.Path) -> training.Run:
+def filled_run(num_devices: int, directory: pathlib.Path) -> run_lib.Run:
     """A run whose replay is full of noise and whose learner is not a fresh one."""
-    run = training.start_run(tiny_config(), directory)
+    run = run_lib.start_run(tiny_config(), directory)
     old = jax.device_get(run.worker.replay)
     length = old.data.step.shape[2]
     shape = (num_devices, NUM_ENVS // num_devices, length)
@@ -54,7 +55,7 @@ def filled_run(num_devices: int, directory: pathlib.Path) -> training.Run:
     return run
 
 
-def save(run: training.Run, num_devices: int, replay: bool = True) -> None:
+def save(run: run_lib.Run, num_devices: int, replay: bool = True) -> None:
     counters = {
         "env_steps": run.env_steps,
         "num_devices": num_devices,
@@ -98,7 +99,7 @@ def test_stop_and_resume_gives_the_same_rows_to_the_last_digit(
 def test_resuming_brings_back_everything(tmp_path):
     run = filled_run(8, tmp_path / "run")
     save(run, 8)
-    again = training.resume_run(run.config, run.directory)
+    again = resume.resume_run(run.config, run.directory)
     assert (again.epoch, again.env_steps) == (1, 640)
     assert_equal(again.learner, run.learner)
     assert_equal(jax.device_get(again.worker.replay), jax.device_get(run.worker.replay))
@@ -114,14 +115,14 @@ def test_a_run_of_8_devices_goes_on_with_1_and_back_with_8(monkeypatch, tmp_path
     flat = lambda leaf: leaf.reshape(1, NUM_ENVS, *leaf.shape[2:])  # noqa: E731
     with monkeypatch.context() as patch:
         use_devices(patch, 1)
-        alone = training.resume_run(run.config, run.directory)
+        alone = resume.resume_run(run.config, run.directory)
         assert_equal(alone.learner, run.learner)
         replay = jax.device_get(alone.worker.replay)
         assert_equal(replay.data, jax.tree.map(flat, experience))
         np.testing.assert_array_equal(replay.cursor, [20])
         alone.directory = tmp_path / "one"
         save(alone, 1)
-    back = training.resume_run(run.config, tmp_path / "one")
+    back = resume.resume_run(run.config, tmp_path / "one")
     assert_equal(back.learner, run.learner)
     assert_equal(jax.device_get(back.worker.replay), jax.device_get(run.worker.replay))
     assert len(np.unique(jax.random.key_data(back.worker.key), axis=0)) == 8
@@ -132,7 +133,7 @@ def test_a_longer_run_gets_a_longer_replay_with_the_same_experience(tmp_path):
     save(run, 8)
     config = tiny_config(train__num_epochs=9, replay__capacity=1600)
     assert (run.config.replay_length, config.replay_length) == (60, 100)
-    longer = training.resume_run(config, run.directory).worker.replay
+    longer = resume.resume_run(config, run.directory).worker.replay
     np.testing.assert_array_equal(longer.size, [60] * 8)
     old = np.asarray(run.worker.replay.data.reward)
     new = np.asarray(longer.data.reward)[:, :, :60]
@@ -145,8 +146,8 @@ def test_a_longer_run_gets_a_longer_replay_with_the_same_experience(tmp_path):
 def test_init_from_takes_weights_and_statistics_and_nothing_else(tmp_path):
     run = filled_run(8, tmp_path / "run")
     save(run, 8)
-    fresh = training.start_run(tiny_config(seed=3), tmp_path / "new").learner
-    learner = training.with_weights(fresh, run.directory)
+    fresh = run_lib.start_run(tiny_config(seed=3), tmp_path / "new").learner
+    learner = resume.with_weights(run.config, fresh, run.directory)
     for name in ("world_model", "actor", "critic", "temperature"):
         new = getattr(learner, name)
         assert_equal(new.params, getattr(run.learner, name).params)
@@ -159,16 +160,16 @@ def test_init_from_takes_weights_and_statistics_and_nothing_else(tmp_path):
 def test_init_from_networks_of_other_sizes_is_refused(tmp_path):
     run = filled_run(8, tmp_path / "run")
     save(run, 8)
-    other = training.start_run(tiny_config(sac__hidden_size=9), tmp_path / "new")
+    other = run_lib.start_run(tiny_config(sac__hidden_size=9), tmp_path / "new")
     with pytest.raises(CheckpointError, match="cannot read epoch 1 in"):
-        training.with_weights(other.learner, run.directory)
+        resume.with_weights(other.config, other.learner, run.directory)
 
 
 def test_a_checkpoint_without_replay_can_be_evaluated_but_not_resumed(tmp_path):
     run = filled_run(8, tmp_path / "run")
     save(run, 8, replay=False)
     with pytest.raises(CheckpointError, match=r"checkpoint\.replay=False.*--init-from"):
-        training.resume_run(run.config, run.directory)
+        resume.resume_run(run.config, run.directory)
     with Checkpoints(run.directory / "checkpoints", read_only=True) as saved:
         like = jax.eval_shape(lambda: run.learner)
         assert_equal(saved.learner(saved.best(), like), run.learner)
@@ -225,7 +226,7 @@ def test_a_half_written_checkpoint_is_ignored(tmp_path):
     (folder / "2.orbax-checkpoint-tmp-17").mkdir()
     with Checkpoints(folder, read_only=True) as saved:
         assert (saved.epochs(), saved.latest()) == ([1], 1)
-    assert training.resume_run(run.config, run.directory).epoch == 1
+    assert resume.resume_run(run.config, run.directory).epoch == 1
 
 
 def test_only_a_half_written_checkpoint_is_none(tmp_path):
@@ -246,7 +247,7 @@ def test_a_corrupt_checkpoint_is_named_with_its_epoch_and_folder(damage, tmp_pat
         else:
             file.unlink()
     with pytest.raises(CheckpointError) as error:
-        training.resume_run(run.config, run.directory)
+        resume.resume_run(run.config, run.directory)
     assert f"epoch 1 in {folder}" in str(error.value)
     assert "\n" not in str(error.value)
 

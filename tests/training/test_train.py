@@ -19,8 +19,9 @@ from cemrl_jax.agents.cemrl import phases
 from cemrl_jax.agents.cemrl.agent import make_agent
 from cemrl_jax.config import ConfigError
 from cemrl_jax.evaluation.evaluate import CASES
-from cemrl_jax.runtime import parallel
-from cemrl_jax.training import loop as training
+from cemrl_jax.runtime import parallel, programs
+from cemrl_jax.training import loop
+from cemrl_jax.training import run as run_lib
 
 COMPILE = "/jax/core/compile/backend_compile_duration"
 
@@ -52,32 +53,32 @@ def finished(request, tmp_path_factory) -> Finished:
         checkpoint__interval=100,
     )
     directory = tmp_path_factory.mktemp(request.param) / "run"
-    initial = jax.device_get(training.start_run(config, directory).learner)
-    programs, compiled, at_row = [], [], []
-    make = training.Program.__init__
+    initial = jax.device_get(run_lib.start_run(config, directory).learner)
+    made, compiled, at_row = [], [], []
+    make = programs.Program.__init__
 
     def count(self: Any, function: Any, *args: Any) -> None:
-        programs.append(function)
+        made.append(function)
         make(self, function, *args)
 
     def listen(event: str, *_: Any, **__: Any) -> None:
         if event == COMPILE:
             compiled.append(event)
 
-    class Counting(training.Progress):
+    class Counting(loop.Progress):
         def row(self, *args: Any) -> None:
             at_row.append(len(compiled))
             super().row(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.Program, "__init__", count)
+        patch.setattr(programs.Program, "__init__", count)
         patch.setattr("helpers.Progress", Counting)
         jax.monitoring.register_event_duration_secs_listener(listen)
         try:
             run = run_training(config, directory)
         finally:
             jax.monitoring.unregister_event_duration_listener(listen)
-    return Finished(initial, run, len(programs), at_row)
+    return Finished(initial, run, len(made), at_row)
 
 
 # ---------------------------------------------------------------- whole runs
@@ -197,9 +198,9 @@ def world_model_phase(monkeypatch, directory, **changes: Any) -> Any:
     """Runs the model phase on one device after a collect; returns it all."""
     use_devices(monkeypatch, 1)
     config = tiny_config(train__schedule="alternating", **changes)
-    run = training.start_run(config, directory)
+    run = run_lib.start_run(config, directory)
     env = config.env.make()
-    agent = training.make_agent(config, env.obs_size, env.action_size)
+    agent = make_agent(config, env.obs_size, env.action_size)
     steps = phases.make_phases(config, env, agent, 1)
     initial = jax.device_get(run.learner)
     learner, worker, _ = parallel.spmd(steps["collect"])(run.learner, run.worker)
@@ -228,7 +229,7 @@ def test_the_model_phase_stops_early_and_returns_with_its_best_parameters(
     del initial, learner
 
 
-def precisions(step: Any, run: training.Run) -> set[str]:
+def precisions(step: Any, run: run_lib.Run) -> set[str]:
     """Returns at which precisions a phase multiplies matrices."""
     program = parallel.spmd(step).lower(run.learner, run.worker).as_text()
     products = re.findall(r"stablehlo\.dot_general.*", program)
@@ -245,7 +246,7 @@ def test_updates_multiply_at_the_precision_asked_for_and_acting_at_the_highest(
     schedule, precision, tmp_path
 ):
     config = tiny_config(train__schedule=schedule, train__precision=precision)
-    run = training.start_run(config, tmp_path)
+    run = run_lib.start_run(config, tmp_path)
     env = config.env.make()
     agent = make_agent(config, env.obs_size, env.action_size)
     steps = phases.make_phases(config, env, agent, parallel.num_devices())
@@ -259,7 +260,7 @@ def test_updates_multiply_at_the_precision_asked_for_and_acting_at_the_highest(
 
 def test_describe_says_what_will_run_and_how_large_it_is():
     config = tiny_config()
-    text = training.describe(config)
+    text = run_lib.describe(config)
     assert "point-vel, seed 0" in text
     assert "2 epochs, fused, on 8 x cpu" in text
     assert re.search(r"[\d,]+ parameters", text)
@@ -269,7 +270,7 @@ def test_describe_says_what_will_run_and_how_large_it_is():
 def test_a_replay_that_does_not_fit_names_the_field_to_lower(monkeypatch, tmp_path):
     monkeypatch.setattr(parallel, "memory_bytes", lambda: 1000)
     with pytest.raises(ConfigError, match=r"replay\.capacity=1000 needs .* lower it"):
-        training.start_run(tiny_config(), tmp_path)
+        run_lib.start_run(tiny_config(), tmp_path)
 
 
 def test_a_number_that_is_not_finite_ends_the_run_and_is_named(monkeypatch, tmp_path):
@@ -287,6 +288,6 @@ def test_a_number_that_is_not_finite_ends_the_run_and_is_named(monkeypatch, tmp_
     with pytest.raises(FloatingPointError, match=r"epoch 1: sac/value is not finite"):
         run_training(tiny_config(), tmp_path / "run")
     assert [row["epoch"] for row in read_rows(tmp_path / "run")] == ["0"]
-    saved = training.Checkpoints(tmp_path / "run" / "checkpoints", read_only=True)
+    saved = loop.Checkpoints(tmp_path / "run" / "checkpoints", read_only=True)
     with saved:
         assert saved.latest() == 0

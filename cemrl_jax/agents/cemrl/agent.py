@@ -19,7 +19,9 @@ from cemrl_jax.agents.distributions import tanh_normal
 from cemrl_jax.agents.sac import Actor, Critic, Temperature
 from cemrl_jax.config import Config
 from cemrl_jax.data import normalizer, replay
+from cemrl_jax.data.rollout import where_env
 from cemrl_jax.data.types import Metrics, Params, Trainable, Transition
+from cemrl_jax.envs import Task
 from cemrl_jax.runtime.parallel import average, gradient_step
 
 
@@ -320,6 +322,11 @@ class ContextPolicy:
     learner: LearnerState
     deterministic: Array | bool
 
+    @property
+    def sees_task(self) -> bool:
+        """The task is what it infers."""
+        return False
+
     def start(self, num_envs: int) -> Any:
         """Returns the windows `[E, T, ...]` at the start of episodes."""
         nothing = self._embed(jnp.zeros(self.agent.num_features))
@@ -343,8 +350,15 @@ class ContextPolicy:
         encoder, params = self.agent.encoder, self.learner.world_model.params["encoder"]
         return _apply(encoder, params, window, method="infer")
 
-    def act(self, window: Any, obs: Array, key: Array) -> Array:
+    def restart(self, window: Any, fresh: Any, restarted: Array) -> Any:
+        """Empties the windows of robots that have started again."""
+        return where_env(restarted, fresh, window)
+
+    def act(
+        self, window: Any, obs: Array, key: Array, task: Task | None = None
+    ) -> Array:
         """Returns actions `[E, A]` for raw observations `[E, obs_size]`."""
+        del task
         z = losses.infer_task(self.infer(window))
         agent, params = self.agent, self.learner.actor.params
         mean, log_std = _apply(agent.actor, params, obs, z)

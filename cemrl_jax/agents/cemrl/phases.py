@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from cemrl_jax.agents.base import Phase
 from cemrl_jax.agents.cemrl import losses
 from cemrl_jax.agents.cemrl.agent import Agent
 from cemrl_jax.agents.cemrl.types import Batch, LearnerState
@@ -19,9 +20,6 @@ from cemrl_jax.data.rollout import deal_tasks, returns, rollout
 from cemrl_jax.data.types import Metrics, Params, ReplayState, WorkerState
 from cemrl_jax.envs import NonStationaryEnv
 from cemrl_jax.runtime import parallel
-
-Step = Callable[[LearnerState, WorkerState], tuple[LearnerState, WorkerState, Metrics]]
-"""A phase on one device: `step(learner, worker) -> (learner, worker, metrics)`."""
 
 
 def _at_precision_of_agent(phase: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,7 +35,7 @@ def _at_precision_of_agent(phase: Callable[..., Any]) -> Callable[..., Any]:
 
 def make_collect(
     env: NonStationaryEnv, agent: Agent, num_envs: int, num_steps: int
-) -> Step:
+) -> Phase:
     """Returns the phase that collects an episode in each of `num_envs` per device."""
 
     def collect(
@@ -67,7 +65,7 @@ def make_collect(
     return collect
 
 
-def make_fused(agent: Agent, batch_size: int, num_updates: int) -> Step:
+def make_fused(agent: Agent, batch_size: int, num_updates: int) -> Phase:
     """Returns the phase in which each update trains the world model and the policy.
 
     `batch_size` is per device.
@@ -381,7 +379,7 @@ class PolicyPhase:
 
 def make_phases(
     config: Config, env: NonStationaryEnv, agent: Agent, num_devices: int
-) -> dict[str, Step]:
+) -> dict[str, Phase]:
     """Returns the phases of an epoch by name, in order; "collect" is the first."""
     train, batch_size = config.train, config.sac.batch_size // num_devices
     num_envs = config.rollout.num_envs // num_devices

@@ -1,0 +1,184 @@
+"""A run: its randomness, its tasks, its state, its folder."""
+
+import contextlib
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from cemrl_jax import config as config_lib
+from cemrl_jax.agents.algorithms import make_algorithm
+from cemrl_jax.config import Config, ConfigError
+from cemrl_jax.data import replay, task_pools
+from cemrl_jax.data.types import Transition, WorkerState
+from cemrl_jax.envs import NonStationaryEnv, Task
+from cemrl_jax.runtime import parallel
+
+
+@dataclasses.dataclass(frozen=True)
+class Keys:
+    """The run's randomness by use; all from the seed."""
+
+    agent: Array
+    train_tasks: Array
+    test_tasks: Array
+    workers: Array
+    evaluation: Array
+
+    @classmethod
+    def of(cls, seed: int) -> "Keys":
+        """Splits the key of a seed."""
+        return cls(*jax.random.split(jax.random.key(seed), 5))
+
+    @property
+    def extrapolate_tasks(self) -> Array:
+        """A key of its own, which leaves those above as they are."""
+        return jax.random.fold_in(self.test_tasks, 1)
+
+
+def make_pools(config: Config) -> dict[str, Task]:
+    """Draws the tasks of a run, each pool from its own key.
+
+    There is a pool "extrapolate", outside the range of "train" and "test", where the
+    task distribution has one.
+    """
+    keys, task = Keys.of(config.seed), config.env.make().distribution
+    num_test = config.env.num_test_tasks
+    pools = {
+        "train": task.sample(keys.train_tasks, config.env.num_train_tasks),
+        "test": task.sample(keys.test_tasks, num_test),
+    }
+    extrapolate = getattr(task, "extrapolate", None)
+    if extrapolate is not None:
+        with contextlib.suppress(ValueError):  # nothing is outside of the range
+            pools["extrapolate"] = extrapolate(keys.extrapolate_tasks, num_test)
+    return pools
+
+
+def stored_pools(config: Config, directory: pathlib.Path) -> dict[str, Task]:
+    """Returns the tasks that are stored with a run.
+
+    They count even if the same seed would give others today. A run from before tasks
+    were stored has none; then they are drawn.
+
+    Raises:
+      ConfigError: the configuration asks for other tasks than the run has.
+    """
+    if not (directory / task_pools.FILE).exists():
+        return make_pools(config)
+    own = config_lib.load(directory / "config.json")
+    for field in ("seed", "env.task", "env.num_train_tasks", "env.num_test_tasks"):
+        given, stored = (config_lib.get_field(x, field) for x in (config, own))
+        if given != stored:
+            raise ConfigError(
+                f"{field}={given} must stay {stored}: the tasks of a run are stored"
+                " with it; start another with --config and --init-from"
+            )
+    return task_pools.load(directory)
+
+
+def example_transition(env: NonStationaryEnv, task: Task) -> Transition:
+    """Returns a transition of zeros with an environment's shapes, `task` without N."""
+    obs, zero = jnp.zeros(env.obs_size), jnp.float32(0)
+    return Transition(
+        obs=obs,
+        action=jnp.zeros(env.action_size),
+        reward=zero,
+        next_obs=obs,
+        terminated=zero,
+        step=jnp.int32(0),
+        task=task.replace(overrides={}),
+    )
+
+
+def first(tasks: Task) -> Task:
+    """Returns the first task of a pool."""
+    return jax.tree.map(lambda leaf: leaf[0], tasks)
+
+
+def make_workers(
+    config: Config, env: NonStationaryEnv, tasks: Task, num_devices: int
+) -> WorkerState:
+    """Returns the workers `[D, ...]` of a fresh run, each on its device.
+
+    Raises:
+      ConfigError: the replay does not fit into the devices' memory.
+    """
+    example = example_transition(env, first(tasks))
+    num_envs = config.rollout.num_envs // num_devices
+    size = replay.num_bytes(example, num_envs, config.replay_length)
+    size *= 2  # seeds are joined, and checkpoints written, from a copy
+    available = parallel.memory_bytes()
+    if available is not None and size > available:
+        raise ConfigError(
+            f"replay.capacity={config.replay.capacity} needs {size / 2**30:.1f} GiB"
+            " (itself and a copy) on each device, which has"
+            f" {available / 2**30:.1f} GiB free: lower it"
+        )
+
+    def make(key: Array, tasks: Task) -> WorkerState:
+        memory = replay.init(example, num_envs, config.replay_length)
+        return WorkerState(replay=memory, key=key, tasks=tasks)
+
+    keys = parallel.split_keys(Keys.of(config.seed).workers, num_devices)
+    return parallel.on_each_device(make, keys, tasks)
+
+
+@dataclasses.dataclass
+class Run:
+    """A run in progress: state that outlives an epoch.
+
+    Attributes:
+      config: the configuration, validated.
+      directory: where everything is written.
+      learner: what is learnt.
+      worker: replay and randomness `[D, ...]`.
+      pools: its tasks by pool, see `make_pools`.
+      epoch: epochs done.
+      env_steps: environment steps done.
+    """
+
+    config: Config
+    directory: pathlib.Path
+    learner: Any
+    worker: WorkerState
+    pools: dict[str, Task]
+    epoch: int = 0
+    env_steps: int = 0
+
+
+def start_run(config: Config, directory: pathlib.Path) -> Run:
+    """Returns a fresh run; nothing is written yet."""
+    env = config.env.make()
+    learner = jax.jit(make_algorithm(config, env).init)(Keys.of(config.seed).agent)
+    pools = make_pools(config)
+    worker = make_workers(config, env, pools["train"], parallel.num_devices())
+    return Run(config, directory, learner, worker, pools)
+
+
+def store_run(run: Run) -> None:
+    """Writes what a run is, its configuration and its tasks, into its folder."""
+    config_lib.save(run.config, run.directory / "config.json")
+    if not (run.directory / task_pools.FILE).exists():
+        task_pools.save(run.pools, run.directory)
+
+
+def describe(config: Config, num_seeds: int = 1) -> str:
+    """Returns what a run, or each of so many seeds, will do and its memory."""
+    env, devices = config.env.make(), jax.devices()
+    algorithm = make_algorithm(config, env)
+    learner = jax.eval_shape(algorithm.init, jax.random.key(0))
+    params = algorithm.num_parameters(learner)
+    example = example_transition(env, first(make_pools(config)["train"]))
+    num_envs, length = config.rollout.num_envs, config.replay_length
+    size = replay.num_bytes(example, num_envs, length) * num_seeds
+    others = f" and {num_seeds - 1} more" if num_seeds > 1 else ""
+    return (
+        f"{config.name}, seed {config.seed}{others}: {config.train.num_epochs} epochs,"
+        f" {config.train.schedule}, on {len(devices)} x {devices[0].device_kind}\n"
+        f"{params:,} parameters; replay of {num_envs * length:,} transitions takes"
+        f" {size / 2**20:,.1f} MiB"
+    )

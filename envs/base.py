@@ -24,6 +24,7 @@ class Task(struct.PyTreeNode):
       base: `[]` int32, label of the base task (0..K-1), what a class should mean.
       spec: `[]` or `[S]` float32, the task's parameter: m/s for velocity, +-1 for
         direction, rad for an angle, m for a goal. One shape in a distribution.
+      number: `[]` int32 place in its pool, -1 for a task that is in none.
       overrides: fields of the robot's physical model by name; `{}` if only the reward
         varies.
     """
@@ -31,6 +32,7 @@ class Task(struct.PyTreeNode):
     kind: Array
     base: Array
     spec: Array
+    number: Array
     overrides: dict[str, Array]
 
 

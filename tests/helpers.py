@@ -104,7 +104,7 @@ def random_transitions(seed: int, *shape: int, steps: Any = 0) -> Transition:
         next_obs=draw(OBS_SIZE),
         terminated=still,
         step=step,
-        task=Task(kind=zeros, base=zeros, spec=draw(), overrides={}),
+        task=Task(kind=zeros, base=zeros, spec=draw(), number=zeros, overrides={}),
     )
 
 
@@ -148,7 +148,7 @@ class _FewDevices:
     device_count = local_device_count
 
     def pmap(self, *args: Any, **kwargs: Any) -> Any:
-        return jax.pmap(*args, devices=self._devices, **kwargs)
+        return jax.pmap(*args, **{**kwargs, "devices": self._devices})
 
 
 def use_devices(monkeypatch: Any, num_devices: int) -> None:

@@ -41,7 +41,8 @@ from cemrl_jax.data.rollout import deal_tasks
 from cemrl_jax.data.types import ReplayState, Transition, WorkerState
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.runtime import parallel
-from cemrl_jax.training.run import example_transition, make_pools
+from cemrl_jax.training.run import make_pools
+from cemrl_jax.training.state import example_transition
 
 Row = dict[str, Any]
 Seconds = dict[str, list[float]]

@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,9 +13,9 @@ from cemrl_jax import config as config_lib
 from cemrl_jax.agents.algorithms import make_algorithm
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import ConfigError
+from cemrl_jax.data.types import Transition
+from cemrl_jax.evaluation.cases import CASES, EXTRAPOLATION
 from cemrl_jax.evaluation.evaluate import (
-    CASES,
-    EXTRAPOLATION,
     Evaluation,
     evaluation_pools,
     make_evaluate,
@@ -27,6 +28,12 @@ examples:
   python scripts/evaluate.py --run=output/cheetah-stationary-vel/<run>
   python scripts/evaluate.py --run=output/point-vel/<run> --checkpoint=latest --seed=7
 """
+
+
+COLUMNS = (
+    *("case", "episode", "steps", "first_number", "last_number"),
+    *("first_task", "last_task", "changes", "return"),
+)
 
 
 def main() -> None:
@@ -76,22 +83,37 @@ def evaluate(
 
 
 def write(evaluation: Evaluation, path: pathlib.Path) -> None:
-    """Writes one line per episode: case, task at its start and its end, return."""
+    """Writes one line per episode, which ends with a fall or the time limit.
+
+    Columns: case, number of the episode, its steps, the tasks at its start and its end
+    (their numbers in the pool, -1 if they are in none, and what they ask for), how
+    often another task came into force, and the return.
+    """
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(
-            ["case", "episode", "first_task", "last_task", "changes", "return"]
-        )
+        writer.writerow(COLUMNS)
         for name, values in evaluation.returns.items():
-            spec = evaluation.transitions[name].task.spec
-            spec = spec.reshape(*spec.shape[:2], -1)
-            changes = (np.diff(spec, axis=1) != 0).any(-1).sum(1)
             for number, value in enumerate(values):
-                first, last = (
-                    " ".join(f"{x:g}" for x in spec[number, step]) for step in (0, -1)
+                steps = jax.tree.map(
+                    lambda leaf, number=number: leaf[number],
+                    evaluation.transitions[name],
                 )
-                row = [name, number, first, last, changes[number], float(value)]
-                writer.writerow(row)
+                writer.writerow([name, number, *summary(steps), float(value)])
+
+
+def summary(episode: Transition) -> list[Any]:
+    """Returns the columns of an episode `[L, ...]` between its number and return."""
+    fallen = episode.terminated > 0
+    length = int(fallen.argmax()) + 1 if fallen.any() else len(fallen)
+    task = jax.tree.map(lambda leaf: leaf[:length], episode.task)
+    spec = task.spec.reshape(length, -1)
+    marks = np.column_stack([task.kind, task.base, task.number, spec])
+    words = lambda step: " ".join(f"{x:g}" for x in spec[step])  # noqa: E731
+    return [
+        *(length, int(task.number[0]), int(task.number[-1])),
+        *(words(0), words(-1)),
+        int((np.diff(marks, axis=0) != 0).any(-1).sum()),
+    ]
 
 
 def show(evaluation: Evaluation, title: str) -> None:

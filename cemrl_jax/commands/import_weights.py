@@ -101,7 +101,7 @@ def write_run(config: Config, learner: LearnerState, directory: pathlib.Path) ->
             "replay_length": config.replay_length,
         }
         with Checkpoints(unfinished / "checkpoints") as checkpoints:
-            checkpoints.save(0, learner, None, counters, test_return=float("-inf"))
+            checkpoints.save(0, learner, None, counters, value=float("-inf"))
             checkpoints.wait()
         shutil.move(unfinished, directory)
 

@@ -10,9 +10,10 @@ from cemrl_jax.commands import command_line
 from cemrl_jax.config import Config, ConfigError, presets
 from cemrl_jax.reporting.progress import Progress
 from cemrl_jax.runtime import parallel
-from cemrl_jax.training import loop, resume
+from cemrl_jax.training import loop, resume, state
 from cemrl_jax.training import run as run_lib
 from cemrl_jax.training.checkpoint import Checkpoints
+from cemrl_jax.training.programs import compile_programs
 
 EXAMPLES = """\
 examples:
@@ -83,30 +84,28 @@ def train(
 ) -> None:
     """Trains in new folders, or on in the folder of the run to resume."""
     print(run_lib.describe(config, config.num_seeds), flush=True)
-    runs = [resume_run(config, resume)] if resume else start_runs(config, init_from)
+    runs = [resume_run(config, resume)] if resume else new_runs(config)
+    programs = compile_programs(
+        config,
+        [run.config.seed for run in runs],
+        [run.pools for run in runs],
+        lambda name: print(f"compiling {name}", flush=True),
+    )
+    programs.check_memory(config)
+    start = first_state(config, runs, init_from)
     for run in runs:
         print(f"output in {run.directory}", flush=True)
-    writes = parallel.is_first_process()
     with contextlib.ExitStack() as stack:
-        members = []
-        for run in runs:
-            if writes:
-                run.directory.mkdir(parents=True, exist_ok=bool(resume))
-                run_lib.store_run(run)
-            saved = Checkpoints(run.directory / "checkpoints", config.checkpoint.keep)
-            progress = Progress(
-                run.directory if writes else None,
-                config.train.num_epochs,
-                resumed_epoch=run.epoch if resume else None,
-                tensorboard=config.tensorboard,
-                show=not members,
-            )
-            stack.enter_context(saved)
-            stack.enter_context(progress)
-            members.append(loop.Member(run, progress, saved))
+        members = [
+            open_member(run, bool(resume), run is runs[0], stack) for run in runs
+        ]
+        members[0].progress.compiled(programs.compile_seconds)
         try:
             loop.train_together(
-                members, runs[0].directory / "profile" if profile else None
+                members,
+                start,
+                programs,
+                runs[0].directory / "profile" if profile else None,
             )
         except (KeyboardInterrupt, OSError, RuntimeError, FloatingPointError):
             for run in runs:
@@ -116,8 +115,29 @@ def train(
         print(f"results in {run.directory}")
 
 
-def start_runs(config: Config, init_from: str | None) -> list[run_lib.Run]:
-    """Returns a fresh run for each seed; nothing is written yet."""
+def open_member(
+    run: run_lib.Run, resumed: bool, show: bool, stack: contextlib.ExitStack
+) -> loop.Member:
+    """Makes a run's folder, or opens it again, and what writes into it."""
+    config, writes = run.config, parallel.is_first_process()
+    if writes:
+        run.directory.mkdir(parents=True, exist_ok=resumed)
+        run_lib.store_run(run)
+    saved = Checkpoints(run.directory / "checkpoints", config.checkpoint.keep)
+    progress = Progress(
+        run.directory if writes else None,
+        config.train.num_epochs,
+        resumed_epoch=run.epoch if resumed else None,
+        tensorboard=config.tensorboard,
+        show=show,
+    )
+    stack.enter_context(saved)
+    stack.enter_context(progress)
+    return loop.Member(run, progress, saved)
+
+
+def new_runs(config: Config) -> list[run_lib.Run]:
+    """Returns a run for each seed, without its state; nothing is written yet."""
     now = parallel.agree(datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     runs = []
     for seed in range(config.seed, config.seed + config.num_seeds):
@@ -125,11 +145,27 @@ def start_runs(config: Config, init_from: str | None) -> list[run_lib.Run]:
         directory = pathlib.Path(config.output_dir, config.name, f"{now}-{seed}")
         if directory.exists():
             raise ConfigError(f"{directory} exists already: wait a second")
-        run = run_lib.start_run(own, directory)
-        if init_from:
-            run.learner = resume.with_weights(own, run.learner, pathlib.Path(init_from))
-        runs.append(run)
+        pools = run_lib.make_pools(own)
+        runs.append(run_lib.Run(own, directory, None, None, pools))
     return runs
+
+
+def first_state(
+    config: Config, runs: list[run_lib.Run], init_from: str | None
+) -> state.State:
+    """Returns the state of runs: a resumed one's own, or a fresh one for all."""
+    if runs[0].worker is not None:
+        return state.State(runs[0].learner, runs[0].worker)
+    start = state.initial(
+        config,
+        [run.config.seed for run in runs],
+        [run.pools["train"] for run in runs],
+    )
+    if init_from:
+        source = pathlib.Path(init_from)
+        learner = resume.with_weights(config, start.learner, source, len(runs))
+        start = start.replace(learner=learner)
+    return start
 
 
 def resume_run(config: Config, directory: str) -> run_lib.Run:

@@ -4,6 +4,7 @@ from typing import Any
 
 from cemrl_jax.agents.cemrl.encoders import ENCODERS, MERGES
 from cemrl_jax.config.fields import get_field, nearest, type_problems
+from cemrl_jax.evaluation.cases import metric_names
 
 
 def problems(config: Any, num_devices: int) -> list[str]:
@@ -25,6 +26,7 @@ def _choice_problems(config: Any) -> list[str]:
         "sac.temperature": ("learnt", "conditioned", "fixed"),
         "train.schedule": ("fused", "alternating"),
         "train.precision": ("highest", "default"),
+        "checkpoint.metric": ("auto", *metric_names(config.env.schedule)),
     }
     return [
         f"{field}={value!r} must be one of {', '.join(allowed)}"

@@ -9,6 +9,7 @@ from cemrl_jax.envs.base import Robot, Schedule, TaskDistribution
 from cemrl_jax.envs.robots import HalfCheetah
 from cemrl_jax.envs.schedules import Stationary
 from cemrl_jax.envs.tasks import Velocity
+from cemrl_jax.evaluation import cases
 
 
 @dataclasses.dataclass
@@ -186,13 +187,18 @@ class CheckpointConfig:
     """What is saved.
 
     Attributes:
-      interval: epochs from one checkpoint to the next; the last epoch always has one.
+      interval: epochs from one checkpoint to the next; the last epoch always has one,
+        and so has each that is the best so far.
       keep: number of latest checkpoints to keep; the best one is kept as well.
+      metric: what the best is best at: "validation/fixed_deterministic_return" or
+        "validation/changing_deterministic_return" or the same of test, as the schedule
+        is; "auto" for the first that there is.
       replay: save the replay too, which `--resume` needs to continue the same run.
     """
 
     interval: int = 10
     keep: int = 2
+    metric: str = "auto"
     replay: bool = True
 
 
@@ -232,6 +238,13 @@ class Config:
         problems = rules.problems(self, num_devices)
         if problems:
             raise ConfigError("\n".join(problems))
+
+    @property
+    def checkpoint_metric(self) -> str:
+        """What the best checkpoint is best at."""
+        if self.checkpoint.metric != "auto":
+            return self.checkpoint.metric
+        return cases.metric_names(self.env.schedule)[0]
 
     @property
     def replay_length(self) -> int:

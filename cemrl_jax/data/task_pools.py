@@ -7,15 +7,16 @@ import numpy as np
 
 from cemrl_jax.envs import Task
 
+PARTS = ("kind", "base", "spec", "number")
 FILE = "tasks.npz"
-"""Arrays `<pool>/kind`, `/base`, `/spec` and `/overrides/<field>`, all `[N, ...]`."""
+"""Arrays `<pool>/<part>` and `<pool>/overrides/<field>`, all `[N, ...]`."""
 
 
 def save(pools: dict[str, Task], directory: pathlib.Path) -> None:
     """Writes pools of tasks `[N]` into the folder of a run."""
     arrays = {}
     for name, tasks in pools.items():
-        leaves = {"kind": tasks.kind, "base": tasks.base, "spec": tasks.spec}
+        leaves = {part: getattr(tasks, part) for part in PARTS}
         leaves |= {
             f"overrides/{field}": value for field, value in tasks.overrides.items()
         }
@@ -29,9 +30,7 @@ def load(directory: pathlib.Path) -> dict[str, Task]:
         arrays = {name: jnp.asarray(file[name]) for name in file.files}
     return {
         name: Task(
-            kind=arrays[f"{name}/kind"],
-            base=arrays[f"{name}/base"],
-            spec=arrays[f"{name}/spec"],
+            **{part: arrays[f"{name}/{part}"] for part in PARTS},
             overrides={
                 path.split("/")[2]: value
                 for path, value in arrays.items()

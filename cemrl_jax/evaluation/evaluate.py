@@ -1,7 +1,7 @@
-"""Evaluation: every protocol, mode and pool in one rollout."""
+"""Evaluation: every pool, protocol and mode in one rollout."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,48 +14,26 @@ from cemrl_jax.data.rollout import returns, rollout
 from cemrl_jax.data.types import Transition
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.envs.schedules import Stationary
+from cemrl_jax.evaluation.cases import CASES, Case
+
+MakePolicy = Callable[[Any, Array], Policy]
+"""`Algorithm.policy`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One way to judge a policy.
+class Plan(struct.PyTreeNode):
+    """The episodes of an evaluation, one a row.
 
     Attributes:
-      pool: "test", "train", or "extrapolate" (outside the range of both).
-      protocol: "fixed" (the task stays for the episode, as in the authors' logged
-        curves of velocity and multi-task families) or "changing" (the schedule runs,
-        as in training).
-      mode: "deterministic" or "stochastic" actions.
+      tasks: `[N]` to start with.
+      pool: `[N, M]` tasks that changes draw from.
+      deterministic: `[N]` bool, act on the mean.
+      frozen: `[N]` bool, keep the task whatever the schedule says.
     """
 
-    pool: str
-    protocol: str
-    mode: str
-
-    @property
-    def metric(self) -> str:
-        """Name of the mean return in the log."""
-        return f"{self.pool}/{self.protocol}_{self.mode}_return"
-
-
-CASES = tuple(
-    Case(pool, protocol, mode)
-    for protocol in ("fixed", "changing")
-    for pool, mode in (
-        ("test", "deterministic"),
-        ("test", "stochastic"),
-        ("train", "deterministic"),
-    )
-)
-"""What training evaluates."""
-
-EXTRAPOLATION = tuple(
-    Case("extrapolate", protocol, "deterministic") for protocol in ("fixed", "changing")
-)
-"""What can be evaluated besides, where a run has such tasks."""
-
-HEADLINE = CASES[0].metric
-"""The number that a run is judged by."""
+    tasks: Task
+    pool: Task
+    deterministic: Array
+    frozen: Array
 
 
 class Evaluation(struct.PyTreeNode):
@@ -75,12 +53,95 @@ class Evaluation(struct.PyTreeNode):
         return {name: values.mean() for name, values in self.returns.items()}
 
 
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Where the episodes of each case are in a plan.
+
+    Where the schedule is stationary, "changing" is the same as "fixed": the episodes
+    of one stand for both.
+
+    Attributes:
+      cases: what is evaluated.
+      size: episodes of a case.
+      stationary: the schedule never changes a task.
+    """
+
+    cases: tuple[Case, ...]
+    size: int
+    stationary: bool
+
+    @property
+    def run(self) -> tuple[Case, ...]:
+        """The cases that have episodes of their own, in the plan's order."""
+        return tuple(dict.fromkeys(self._runs_as(case) for case in self.cases))
+
+    def split(self, values: Any) -> dict[str, Any]:
+        """Returns the metric of each case -> its rows of `[N, ...]` arrays."""
+        result = {}
+        for case in self.cases:
+            number = self.run.index(self._runs_as(case))
+            rows = slice(number * self.size, (number + 1) * self.size)
+            result[case.metric] = jax.tree.map(
+                lambda leaf, rows=rows: leaf[rows], values
+            )
+        return result
+
+    def _runs_as(self, case: Case) -> Case:
+        return dataclasses.replace(case, protocol="fixed") if self.stationary else case
+
+
+def make_plan(
+    pools: Mapping[str, Task],
+    schedule: Any,
+    num_episodes: int,
+    cases: Sequence[Case],
+) -> tuple[Plan, Rows]:
+    """Returns the episodes of an evaluation.
+
+    Args:
+      pools: tasks `[M]` by pool, all of one size; every task of a case's pool is run.
+      schedule: of the environment.
+      num_episodes: episodes per task and case.
+      cases: what to evaluate.
+    """
+    size = pools["test"].kind.shape[0] * num_episodes
+    rows = Rows(tuple(cases), size, isinstance(schedule, Stationary))
+    tasks = [_repeat(pools[case.pool], num_episodes) for case in rows.run]
+    pool = [
+        jax.tree.map(lambda x: jnp.stack([x] * size), pools[case.pool])
+        for case in rows.run
+    ]
+    join = lambda trees: jax.tree.map(lambda *x: jnp.concatenate(x), *trees)  # noqa: E731
+    deterministic = jnp.array([case.mode == "deterministic" for case in rows.run])
+    frozen = jnp.array([case.protocol == "fixed" for case in rows.run])
+    plan = Plan(
+        tasks=join(tasks),
+        pool=join(pool),
+        deterministic=jnp.repeat(deterministic, size),
+        frozen=jnp.repeat(frozen, size),
+    )
+    return plan, rows
+
+
+def run_plan(
+    env: NonStationaryEnv,
+    make_policy: MakePolicy,
+    num_steps: int,
+    learner: Any,
+    plan: Plan,
+    key: Array,
+) -> Transition:
+    """Returns the episodes of a plan, `[N, L]`; the key is consumed."""
+    policy = make_policy(learner, plan.deterministic)
+    return rollout(env, policy, plan.tasks, plan.pool, key, num_steps, plan.frozen)
+
+
 def make_evaluate(
     env: NonStationaryEnv,
-    make_policy: Callable[[Any, Array], Policy],
+    make_policy: MakePolicy,
     num_steps: int,
     num_episodes: int,
-    cases: tuple[Case, ...] = CASES,
+    cases: Sequence[Case] = CASES,
 ) -> Callable[[Any, dict[str, Task], Array], Evaluation]:
     """Returns `evaluate(learner, pools, key) -> Evaluation`, ready for jit.
 
@@ -89,52 +150,33 @@ def make_evaluate(
       make_policy: `Algorithm.policy`.
       num_steps: length of an episode.
       num_episodes: episodes per task and case.
-      cases: what to evaluate; with each "changing" one its "fixed" one.
+      cases: what to evaluate.
 
     Returns:
       A function of the learner, of the pools `{"train": [M], "test": [M], ...}` of
-      tasks, all of which are run and which changes draw from, and of a key. Where the
-      schedule is stationary, "changing" is the same as "fixed" and runs only once.
+      tasks, all of which are run and which changes draw from, and of a key.
     """
-    stationary = isinstance(env.schedule, Stationary)
-    run = [case for case in cases if not stationary or case.protocol == "fixed"]
 
     def evaluate(learner: Any, pools: dict[str, Task], key: Array) -> Evaluation:
-        size = pools["test"].kind.shape[0] * num_episodes
-        tasks, pool = [], []
-        for case in run:
-            part = pools[case.pool]
-            tasks.append(_repeat(part, num_episodes))
-            pool.append(jax.tree.map(lambda x: jnp.stack([x] * size), part))
-        deterministic = jnp.array([case.mode == "deterministic" for case in run])
-        frozen = jnp.array([case.protocol == "fixed" for case in run])
-        transitions = rollout(
-            env,
-            make_policy(learner, jnp.repeat(deterministic, size)),
-            jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *tasks),
-            jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *pool),
-            key,
-            num_steps,
-            jnp.repeat(frozen, size),
-        )
-        values = returns(transitions)
-        evaluation = Evaluation(returns={}, transitions={})
-        for number, case in enumerate(run):
-            rows = slice(number * size, (number + 1) * size)
-            names = [case.metric]
-            if stationary:
-                names.append(dataclasses.replace(case, protocol="changing").metric)
-            for name in names:
-                evaluation.returns[name] = values[rows]
-                evaluation.transitions[name] = jax.tree.map(
-                    lambda leaf, rows=rows: leaf[rows], transitions
-                )
-        return evaluation
+        plan, rows = make_plan(pools, env.schedule, num_episodes, cases)
+        transitions = run_plan(env, make_policy, num_steps, learner, plan, key)
+        return Evaluation(rows.split(returns(transitions)), rows.split(transitions))
 
     return evaluate
 
 
-def evaluation_pools(pools: dict[str, Task]) -> dict[str, Task]:
+def make_returns(
+    env: NonStationaryEnv, make_policy: MakePolicy, num_steps: int
+) -> Callable[[Any, tuple[Plan, Array]], Array]:
+    """Returns `evaluate(learner, (plan, key))`, which gives the returns `[N]` only."""
+
+    def evaluate(learner: Any, part: tuple[Plan, Array]) -> Array:
+        return returns(run_plan(env, make_policy, num_steps, learner, *part))
+
+    return evaluate
+
+
+def evaluation_pools(pools: Mapping[str, Task]) -> dict[str, Task]:
     """Returns pools as large as the test pool, `[M]`: the first M tasks of each.
 
     Where there are fewer they are repeated.

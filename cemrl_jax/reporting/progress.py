@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+import sys
 import time
 from typing import Protocol
 
@@ -184,6 +185,14 @@ class Progress:
         """Says what the run is doing now."""
         self._display.phase(name)
 
+    def compiling(self, program: str) -> None:
+        """Says which program is being compiled."""
+        self.phase(f"compiling {program}")
+
+    def warn(self, text: str) -> None:
+        """Says what went wrong without ending the run."""
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
     def compiled(self, seconds: dict[str, float]) -> None:
         """Reports the compile time of each program; the clock of the epochs starts."""
         parts = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
@@ -218,6 +227,7 @@ def summary(row: Row) -> str:
     parts = [f"{row['env_steps']:,.0f} steps"]
     names = {
         "test/fixed_deterministic_return": ("test return", "{:.1f}"),
+        "test/changing_deterministic_return": ("changing", "{:.1f}"),
         "collect/return": ("return", "{:.1f}"),
         "speed/env_steps_per_second": ("env-steps/s", "{:,.0f}"),
         "speed/updates_per_second": ("updates/s", "{:,.0f}"),

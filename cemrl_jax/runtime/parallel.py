@@ -5,7 +5,6 @@ Between phases the learner and the workers are then global arrays, of which a pr
 holds its own devices' part; everything else that a process has is its own.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cemrl_jax.data.types import Trainable
+from cemrl_jax.runtime import memory
 
 Aux = TypeVar("Aux")
 
@@ -31,33 +31,16 @@ def spmd(step: Callable[..., Any]) -> Any:
     worker has a leading device axis `[D, ...]`. Both are donated. `step` must return
     a learner and metrics that agree on all devices: of values that differ, device 0's
     would be taken without a word, hence `assert_replicated`. Where there are several
-    processes, what is compiled of it takes and returns global arrays, see `join`.
+    processes it is lowered for the shapes of this process's rows; what is compiled of
+    it takes and returns global arrays, see `join`.
     """
-    mapped = jax.pmap(
+    return jax.pmap(
         step,
         axis_name=DEVICES,
         in_axes=(None, 0),
         out_axes=(None, 0, None),
         donate_argnums=(0, 1),
     )
-    return mapped if jax.process_count() == 1 else _Global(mapped)
-
-
-class _Global:
-    """A function of `spmd` where there are several processes."""
-
-    def __init__(self, mapped: Any) -> None:
-        self._mapped = mapped
-
-    def lower(self, learner: Any, worker: Any) -> Any:
-        """Lowers it for arguments like these, which stay untouched."""
-        to_local = multihost_utils.global_array_to_host_local_array
-        own = (
-            to_local(learner, _all_devices(), PartitionSpec()),
-            to_local(worker, _all_devices(), PartitionSpec(DEVICES)),
-        )
-        # It is lowered for local arrays, and uses them up.
-        return self._mapped.lower(*jax.tree.map(jnp.copy, own))
 
 
 def average(tree: Any) -> Any:
@@ -90,6 +73,11 @@ def split_keys(key: Array, num_devices: int) -> Array:
 def num_devices() -> int:
     """Returns the number of devices that `spmd` maps over, on all hosts together."""
     return jax.device_count()
+
+
+def num_local_devices() -> int:
+    """Returns the number of this process's devices."""
+    return jax.local_device_count()
 
 
 def is_first_process() -> bool:
@@ -138,8 +126,13 @@ def own_rows(worker: Any) -> Any:
 
 def place(worker: Any) -> Any:
     """Puts the rows of `[D, ...]` arrays of the host on one device each."""
-    rows = NamedSharding(_own_devices(), PartitionSpec(DEVICES))
-    return jax.device_put(own_rows(worker), rows)
+    return place_own(own_rows(worker))
+
+
+def place_own(rows: Any) -> Any:
+    """Puts rows that are this process's own on one of its devices each."""
+    sharding = NamedSharding(_own_devices(), PartitionSpec(DEVICES))
+    return jax.device_put(rows, sharding)
 
 
 def join(learner: Any, worker: Any) -> tuple[Any, Any]:
@@ -165,16 +158,73 @@ def on_first_device(tree: Any) -> Any:
     return jax.device_put(own, jax.local_devices()[0])
 
 
+def on_own_devices(learner: Any) -> Any:
+    """Returns a learner that is the same on all devices, as `spread` takes it."""
+    if jax.process_count() == 1:
+        return learner
+    own = jax.tree.map(lambda leaf: leaf.addressable_data(0), learner)
+    return jax.device_put(own, NamedSharding(_own_devices(), PartitionSpec()))
+
+
+def on_host(tree: Any) -> Any:
+    """Returns arrays that are the same on every device as arrays of the host."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree)
+
+
+def local_rows(leaf: Array) -> np.ndarray:
+    """Returns the rows of a `[D, ...]` array that this process holds, on the host."""
+    if leaf.is_fully_addressable:
+        return np.asarray(leaf)
+    shards = sorted(leaf.addressable_shards, key=lambda shard: shard.index[0].start)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+
+def spread(function: Callable[..., Any]) -> Any:
+    """Maps `function(learner, part) -> result` over this process's devices.
+
+    The learner is the same on every device; part and result are `[D, ...]`.
+    """
+    own = jax.local_devices() if jax.process_count() > 1 else None
+    return jax.pmap(function, in_axes=(None, 0), devices=own)
+
+
+def share(tree: Any) -> tuple[Any, int]:
+    """Returns rows `[n, ...]` shared out over this process's devices, `[D, n', ...]`.
+
+    All processes call it with the same rows. The last ones are padded with copies of
+    the first; `gather` leaves them out.
+    """
+    count = jax.device_count()
+    size = jax.tree.leaves(tree)[0].shape[0]
+    each = -(-size // count)
+
+    def split(leaf: Any) -> Any:
+        index = np.arange(count * each)
+        rows = leaf[np.where(index < size, index, 0)]
+        return rows.reshape(count, each, *leaf.shape[1:])
+
+    return own_rows(jax.tree.map(split, tree)), size
+
+
+def gather(rows: Any, size: int) -> np.ndarray:
+    """Returns the rows `[size, ...]` that `share` has shared out, on every process."""
+    own = np.asarray(rows)
+    if jax.process_count() > 1:
+        own = np.asarray(multihost_utils.process_allgather(own, tiled=True))
+    return own.reshape(-1, *own.shape[2:])[:size]
+
+
 def memory_bytes() -> int | None:
-    """Returns the memory that is free on a device, bytes; None if it does not say."""
+    """Returns the memory that is free on each device, bytes; None if it does not say.
+
+    The devices of a CPU share what their host has.
+    """
     devices = jax.local_devices()
     stats = devices[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    if devices[0].platform == "cpu" and hasattr(os, "sysconf"):
-        pages = os.sysconf("SC_AVPHYS_PAGES")
-        return pages * os.sysconf("SC_PAGE_SIZE") // len(devices)
-    return None
+    host = memory.host_bytes() if devices[0].platform == "cpu" else None
+    return None if host is None else host // len(devices)
 
 
 def _all_devices() -> Mesh:

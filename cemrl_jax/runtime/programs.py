@@ -1,22 +1,25 @@
 """Programs: compiled ahead of time, timed, never compiled again."""
 
+import concurrent.futures
+import os
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 
 class Program:
-    """A step compiled ahead of time, so that it can never compile again.
+    """A function compiled ahead of time, so that it can never compile again.
 
     Attributes:
       compile_seconds: how long that took.
     """
 
-    def __init__(self, function: Any, *args: Any) -> None:
-        """Compiles a function, jitted or of `spmd`, for arguments like these."""
+    def __init__(self, lowered: Any) -> None:
+        """Compiles what a function, jitted or of `spmd`, was lowered to."""
         start = time.perf_counter()
-        self._compiled = function.lower(*args).compile()
+        self._compiled = lowered.compile()
         self.compile_seconds = time.perf_counter() - start
 
     def __call__(self, *args: Any) -> tuple[Any, float]:
@@ -24,3 +27,33 @@ class Program:
         start = time.perf_counter()
         result = jax.block_until_ready(self._compiled(*args))
         return result, time.perf_counter() - start
+
+    @property
+    def working_bytes(self) -> int:
+        """Memory on each device beside the arguments while it runs, bytes.
+
+        Results that take the place of donated arguments do not count.
+        """
+        stats = self._compiled.memory_analysis()
+        if stats is None:  # not every back end says
+            return 0
+        results = stats.output_size_in_bytes - stats.alias_size_in_bytes
+        return stats.temp_size_in_bytes + max(results, 0)
+
+
+def compile_all(
+    lower: Mapping[str, Callable[[], Any]], say: Callable[[str], None]
+) -> dict[str, Program]:
+    """Compiles programs side by side, as many as there are cores.
+
+    Args:
+      lower: name -> returns the lowered program; called in turn, since tracing is
+        Python and gains nothing from threads.
+      say: told each name before it is lowered.
+    """
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        pending = {}
+        for name, function in lower.items():
+            say(name)
+            pending[name] = pool.submit(Program, function())
+        return {name: future.result() for name, future in pending.items()}

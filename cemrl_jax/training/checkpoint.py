@@ -16,6 +16,9 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.data.types import WorkerState
 
+METRIC = "value"
+"""Name under which orbax stores what the best checkpoint is best at."""
+
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be read or written; the message says which and why."""
@@ -47,18 +50,21 @@ class Checkpoints:
         policy = AnyPreservationPolicy(
             [
                 LatestN(keep),
-                BestN(get_metric_fn=lambda metrics: metrics["test_return"], n=1),
+                BestN(get_metric_fn=lambda metrics: metrics[METRIC], n=1),
             ]
         )
         with _explained(f"cannot open {directory}"), _quiet_if(read_only):
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=policy,
-                best_fn=lambda metrics: metrics["test_return"],
+                best_fn=lambda metrics: metrics[METRIC],
                 create=not read_only,
                 read_only=read_only,
                 multiprocessing_options=_alone() if read_only else _together(),
             )
             self._manager = ocp.CheckpointManager(self._directory, options=options)
+        best = self._manager.best_step()
+        metrics: Any = None if best is None else self._manager.metrics(best)
+        self._best_value = metrics[METRIC] if metrics else float("-inf")
         if read_only and self._manager.latest_step() is None:
             raise CheckpointError(f"no complete checkpoint in {directory}")
 
@@ -80,8 +86,12 @@ class Checkpoints:
         return self._existing(self._manager.latest_step())
 
     def best(self) -> int:
-        """Returns the epoch of the checkpoint with the best test return."""
+        """Returns the epoch of the checkpoint with the highest value."""
         return self._existing(self._manager.best_step())
+
+    def is_best(self, value: float) -> bool:
+        """Returns whether no checkpoint has a value as high as this."""
+        return value > self._best_value
 
     def epochs(self) -> list[int]:
         """Returns the epochs that have a checkpoint, oldest first."""
@@ -93,7 +103,7 @@ class Checkpoints:
         learner: LearnerState,
         worker: WorkerState | None,
         counters: dict[str, int],
-        test_return: float,
+        value: float,
     ) -> None:
         """Writes a checkpoint in the background.
 
@@ -102,7 +112,7 @@ class Checkpoints:
           learner: what is learnt.
           worker: `[D, ...]`, or None to save weights that cannot be resumed from.
           counters: what else the run needs to know.
-          test_return: what the best checkpoint is best at.
+          value: of the run's `checkpoint.metric`; the best checkpoint has the highest.
 
         Raises:
           CheckpointError: this or an earlier one could not be written.
@@ -125,8 +135,9 @@ class Checkpoints:
             self._manager.save(
                 epoch,
                 args=ocp.args.Composite(**items),
-                metrics={"test_return": test_return},
+                metrics={METRIC: value},
             )
+        self._best_value = max(self._best_value, value)
 
     def wait(self) -> None:
         """Waits until everything is written.

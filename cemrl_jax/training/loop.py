@@ -3,39 +3,59 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cemrl_jax.agents.algorithms import make_algorithm
-from cemrl_jax.data.types import Metrics
-from cemrl_jax.evaluation.evaluate import HEADLINE, evaluation_pools, make_evaluate
+from cemrl_jax.config import Config
 from cemrl_jax.reporting.progress import Progress, Row
 from cemrl_jax.runtime import parallel
-from cemrl_jax.runtime.programs import Program
+from cemrl_jax.training import seeds
 from cemrl_jax.training.checkpoint import Checkpoints
-from cemrl_jax.training.run import Keys, Run
+from cemrl_jax.training.programs import Programs, compile_programs
+from cemrl_jax.training.run import Run
+from cemrl_jax.training.state import State
+
+FAILED = "failed"
+"""Folder of a run with the weights at which it was stopped."""
 
 
 @dataclasses.dataclass
 class Member:
-    """One seed of a group that trains together: its run and where it writes."""
+    """One seed of a group that trains together: its run and where it writes.
+
+    Attributes:
+      run: what it has done.
+      progress: takes its rows.
+      checkpoints: of the run.
+      failed: the epoch at which its numbers were no longer finite, None if they are.
+    """
 
     run: Run
     progress: Progress
     checkpoints: Checkpoints
+    failed: int | None = None
 
 
 def train(run: Run, progress: Progress, checkpoints: Checkpoints) -> None:
     """Runs the epochs that are left of one run; see `train_together`."""
-    train_together([Member(run, progress, checkpoints)])
+    programs = compile_programs(
+        run.config, [run.config.seed], [run.pools], progress.compiling
+    )
+    programs.check_memory(run.config)
+    progress.compiled(programs.compile_seconds)
+    member = Member(run, progress, checkpoints)
+    train_together([member], State(run.learner, run.worker), programs)
 
 
 def train_together(
-    members: Sequence[Member], profile_dir: pathlib.Path | None = None
+    members: Sequence[Member],
+    state: State,
+    programs: Programs,
+    profile_dir: pathlib.Path | None = None,
 ) -> None:
     """Runs the epochs that are left of runs that differ in their seed only.
 
@@ -44,10 +64,11 @@ def train_together(
 
     Args:
       members: the runs, at the same epoch; advanced in place.
+      state: of all of them; donated.
+      programs: compiled for it.
       profile_dir: where to write what `jax.profiler` sees of the first of these epochs.
     """
-    group = Group(members)
-    group.compile()
+    group = Group(members, state, programs)
     if group.epoch == 0:
         rows = group.empty_rows()
         for _ in range(group.config.rollout.num_initial):
@@ -56,7 +77,7 @@ def train_together(
     while group.epoch < group.config.train.num_epochs:
         rows = group.empty_rows()
         with _profile(profile_dir):
-            for name in group.programs:
+            for name in programs.phases:
                 group.run_phase(name, rows)
         profile_dir = None
         group.advance()
@@ -72,63 +93,28 @@ def _profile(directory: pathlib.Path | None) -> contextlib.AbstractContextManage
 
 
 class Group:
-    """Runs that advance together: state with a seed axis, and its programs.
+    """Runs that advance together: their joint state, and the programs that advance it.
 
     Attributes:
       config: of the runs, apart from the seed.
-      programs: the phases of an epoch, in order.
     """
 
-    def __init__(self, members: Sequence[Member]) -> None:
-        """Takes over the states of runs, until `leave`."""
-        self._members = members
-        runs = [member.run for member in members]
-        self.config = runs[0].config
-        self.programs: dict[str, Program] = {}
-        self._env = self.config.env.make()
-        self._algorithm = make_algorithm(self.config, self._env)
-        self._learner, self._worker = parallel.join(
-            _stack([run.learner for run in runs], 0),
-            _stack([run.worker for run in runs], 1),
-        )
-        for run in runs:
-            del run.learner, run.worker  # a second copy would not fit everywhere
-        self._pools = _stack([evaluation_pools(run.pools) for run in runs], 0)
-        self._evaluation_keys = jnp.stack(
-            [Keys.of(run.config.seed).evaluation for run in runs]
-        )
+    def __init__(
+        self, members: Sequence[Member], state: State, programs: Programs
+    ) -> None:
+        """Takes over a state, until `leave`."""
+        self._members, self._programs = members, programs
+        self.config: Config = members[0].run.config
+        self._algorithm = make_algorithm(self.config, self.config.env.make())
+        self._metric = self.config.checkpoint_metric
+        self._learner, self._worker = parallel.join(state.learner, state.worker)
+        for member in members:  # the programs donate what these would still hold
+            member.run.learner = member.run.worker = None
 
     @property
     def epoch(self) -> int:
         """Epochs done."""
         return self._members[0].run.epoch
-
-    def compile(self) -> None:
-        """Compiles everything that will run, and reports how long it took."""
-        config, progress = self.config, self._members[0].progress
-        env, algorithm = self._env, self._algorithm
-        phases = algorithm.phases(env, parallel.num_devices())
-        for name, step in phases.items():
-            progress.phase(f"compiling {name}")
-            mapped = parallel.spmd(_for_seeds(step, len(self._members)))
-            self.programs[name] = Program(mapped, self._learner, self._worker)
-        progress.phase("compiling evaluate")
-        evaluate = make_evaluate(
-            env,
-            algorithm.policy,
-            config.rollout.num_steps,
-            config.evaluation.num_episodes,
-        )
-        self._evaluate = Program(
-            jax.jit(_for_seeds(evaluate, len(self._members))),
-            parallel.on_first_device(self._learner),
-            self._pools,
-            self._evaluation_keys,
-        )
-        programs = self.programs | {"evaluate": self._evaluate}
-        progress.compiled(
-            {name: program.compile_seconds for name, program in programs.items()}
-        )
 
     def empty_rows(self) -> list[Row]:
         """Returns a row for each seed to fill in."""
@@ -137,10 +123,12 @@ class Group:
     def run_phase(self, name: str, rows: list[Row]) -> None:
         """Runs a phase and adds its metrics and seconds to the rows."""
         self._members[0].progress.phase(name)
-        (self._learner, self._worker, metrics), seconds = self.programs[name](
+        (self._learner, self._worker, metrics), seconds = self._programs.phases[name](
             self._learner, self._worker
         )
-        _add_metrics(rows, metrics)
+        for metric, values in metrics.items():
+            for row, value in zip(rows, np.atleast_1d(np.asarray(values))):
+                row[metric] = float(value)
         rollout, updates = self.config.rollout, self.config.train.num_updates
         speed = {f"seconds/{name}": seconds}
         if name == "collect":
@@ -159,20 +147,16 @@ class Group:
             member.run.epoch += 1
 
     def finish_epoch(self, rows: list[Row]) -> None:
-        """Evaluates and saves where this epoch is due, and writes the rows."""
-        _check_finite(rows, self.epoch)
+        """Evaluates and saves where this epoch is due, and writes the rows.
+
+        Raises:
+          FloatingPointError: the numbers of no seed are finite any more.
+        """
         last = self.epoch == self.config.train.num_epochs
-        save = last or self.epoch % self.config.checkpoint.interval == 0
-        if save or self.epoch % self.config.evaluation.interval == 0:
-            self._members[0].progress.phase("evaluate")
-            learner = parallel.on_first_device(self._learner)
-            evaluation, seconds = self._evaluate(
-                learner, self._pools, self._evaluation_keys
-            )
-            _add_metrics(rows, jax.tree.map(lambda x: x.mean(-1), evaluation.returns))
-            for row in rows:
-                row["seconds/evaluate"] = seconds
-        updates = np.asarray(self._algorithm.num_updates(self._learner))
+        due = last or self.epoch % self.config.checkpoint.interval == 0
+        if due or self.epoch % self.config.evaluation.interval == 0:
+            self._evaluate(rows, complete=due)
+        updates = np.atleast_1d(np.asarray(self._algorithm.num_updates(self._learner)))
         for number, member in enumerate(self._members):
             head: Row = {
                 "epoch": member.run.epoch,
@@ -180,79 +164,94 @@ class Group:
                 "updates": int(updates[number]),
             }
             rows[number] = head | rows[number]
-        shown = {name: float(np.mean([r[name] for r in rows])) for name in rows[0]}
+        problems = self._find_failures(rows)
+        live = [r for r, m in zip(rows, self._members) if m.failed is None] or rows
+        shown = {name: float(np.mean([row[name] for row in live])) for name in rows[0]}
         for row, member in zip(rows, self._members):
-            member.progress.row(row, shown)
-        if save:
-            self._members[0].progress.phase("save")
-            self._save([row[HEADLINE] for row in rows])
+            if member.failed in (None, self.epoch):
+                member.progress.row(row, shown)
+        self._report(problems)
+        self._save(rows, due)
 
-    def _save(self, test_returns: list[float]) -> None:
-        parallel.assert_replicated(self._learner)
-        for number, (member, test_return) in enumerate(
-            zip(self._members, test_returns)
-        ):
-            counters = {
-                "env_steps": member.run.env_steps,
-                "num_devices": parallel.num_devices(),
-                "replay_length": self.config.replay_length,
-            }
-            worker = None
-            if self.config.checkpoint.replay:
-                worker = _part(self._worker, number, 1)
-            member.checkpoints.save(
-                member.run.epoch,
-                _part(self._learner, number, 0),
-                worker,
-                counters,
-                test_return,
+    def _evaluate(self, rows: list[Row], complete: bool) -> None:
+        self._members[0].progress.phase("evaluate")
+        learner = parallel.on_own_devices(self._learner)
+        results, seconds = self._programs.evaluate(learner, complete)
+        for row, result in zip(rows, results):
+            row |= result | {"seconds/evaluate": seconds}
+
+    def _find_failures(self, rows: list[Row]) -> dict[int, str]:
+        """Marks seeds whose numbers are not finite; returns what is wrong with each."""
+        problems = {}
+        for number, (row, member) in enumerate(zip(rows, self._members)):
+            bad = sorted(name for name, x in row.items() if not np.isfinite(x))
+            if bad and member.failed is None:
+                member.failed = self.epoch
+                problems[number] = f"{', '.join(bad)} is not finite"
+        return problems
+
+    def _report(self, problems: dict[int, str]) -> None:
+        """Keeps the weights of seeds that failed; the others go on.
+
+        Raises:
+          FloatingPointError: no seed is left.
+        """
+        for number, problem in problems.items():
+            run = self._members[number].run
+            self._keep_failed(number)
+            text = (
+                f"epoch {self.epoch}: {problem}. The last good checkpoint is kept; its"
+                f" weights now are in {run.directory / FAILED}"
+                f" (scripts/play.py --run={run.directory} --checkpoint={FAILED}); try a"
+                " lower sac.learning_rate or elbo.learning_rate"
+            )
+            if all(member.failed is not None for member in self._members):
+                raise FloatingPointError(text)
+            self._members[0].progress.warn(
+                f"seed {run.config.seed} stops, the others go on. {text}"
             )
 
-    def leave(self) -> None:
-        """Gives the runs their states back."""
-        learner = parallel.on_first_device(self._learner)
+    def _keep_failed(self, number: int) -> None:
+        run = self._members[number].run
+        with Checkpoints(run.directory / FAILED) as saved:
+            saved.save(
+                run.epoch, self._learner_of(number), None, self._counters(run), -np.inf
+            )
+
+    def _save(self, rows: list[Row], due: bool) -> None:
+        """Saves each seed where that is due, or its metric better than ever."""
+        parallel.assert_replicated(self._learner)
         for number, member in enumerate(self._members):
-            member.run.learner = _part(learner, number, 0)
-            member.run.worker = _part(self._worker, number, 1)
+            value = rows[number].get(self._metric)
+            if member.failed is not None or value is None:
+                continue
+            if not due and not member.checkpoints.is_best(value):
+                continue
+            self._members[0].progress.phase("save")
+            worker = None
+            if self.config.checkpoint.replay:
+                worker = seeds.worker_of(self._worker, number, len(self._members))
+            member.checkpoints.save(
+                member.run.epoch,
+                self._learner_of(number),
+                worker,
+                self._counters(member.run),
+                value,
+            )
 
+    def _learner_of(self, number: int) -> Any:
+        return seeds.learner_of(self._learner, number, len(self._members))
 
-def _for_seeds(function: Callable[..., Any], num_seeds: int) -> Callable[..., Any]:
-    """Returns a function of trees with a seed axis.
+    def _counters(self, run: Run) -> dict[str, int]:
+        return {
+            "env_steps": run.env_steps,
+            "num_devices": parallel.num_devices(),
+            "replay_length": self.config.replay_length,
+        }
 
-    One seed is taken out of it and put back: under `vmap` with an axis of length 1 a
-    CPU rolls out little more than half as fast.
-    """
-    if num_seeds > 1:
-        return jax.vmap(function)
-
-    def alone(*args: Any) -> Any:
-        result = function(*jax.tree.map(lambda leaf: leaf[0], args))
-        return jax.tree.map(lambda leaf: leaf[None], result)
-
-    return alone
-
-
-def _stack(trees: Sequence[Any], axis: int) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis), *trees)
-
-
-def _part(tree: Any, number: int, axis: int) -> Any:
-    """Returns what `_stack` has put at a place of an axis."""
-    place = (slice(None),) * axis + (number,)
-    return jax.tree.map(lambda leaf: leaf[place], tree)
-
-
-def _add_metrics(rows: list[Row], metrics: Metrics) -> None:
-    """Adds metrics `[N]` to the rows of N seeds."""
-    for name, values in metrics.items():
-        for row, value in zip(rows, np.asarray(values)):
-            row[name] = float(value)
-
-
-def _check_finite(rows: list[Row], epoch: int) -> None:
-    bad = {name for row in rows for name, x in row.items() if not np.isfinite(x)}
-    if bad:
-        raise FloatingPointError(
-            f"epoch {epoch}: {', '.join(sorted(bad))} is not finite. The last good"
-            " checkpoint is kept; try a lower sac.learning_rate or elbo.learning_rate"
-        )
+    def leave(self) -> None:
+        """Gives the runs their learners back, and a run that is alone its worker."""
+        for number, member in enumerate(self._members):
+            member.run.learner = self._learner_of(number)
+        if len(self._members) == 1:
+            self._members[0].run.worker = self._worker

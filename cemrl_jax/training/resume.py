@@ -13,8 +13,10 @@ from cemrl_jax.data import replay
 from cemrl_jax.data.types import ReplayState, WorkerState
 from cemrl_jax.envs import Task
 from cemrl_jax.runtime import parallel
+from cemrl_jax.training import seeds
 from cemrl_jax.training.checkpoint import Checkpoints
-from cemrl_jax.training.run import Run, example_transition, first, stored_pools
+from cemrl_jax.training.run import Run, stored_pools
+from cemrl_jax.training.state import example_transition, first
 
 
 def resume_run(config: Config, directory: pathlib.Path) -> Run:
@@ -79,12 +81,23 @@ def reshard(worker: WorkerState, num_devices: int) -> WorkerState:
     )
 
 
-def with_weights(config: Config, learner: Any, directory: pathlib.Path) -> Any:
-    """Returns a fresh learner with the best weights of another run.
+def with_weights(
+    config: Config, learner: Any, directory: pathlib.Path, num_seeds: int = 1
+) -> Any:
+    """Returns fresh learners with the best weights of another run.
+
+    Args:
+      config: of the learner.
+      learner: fresh; with several seeds `[N, ...]`.
+      directory: of the other run.
+      num_seeds: N.
 
     Raises:
       CheckpointError: no checkpoint, or networks of other sizes.
     """
+    algorithm = make_algorithm(config, config.env.make())
+    like = jax.eval_shape(algorithm.init, jax.random.key(0))
     with Checkpoints(directory / "checkpoints", read_only=True) as saved:
-        trained = saved.learner(saved.best(), jax.eval_shape(lambda: learner))
-    return make_algorithm(config, config.env.make()).transfer(learner, trained)
+        trained = saved.learner(saved.best(), like)
+    transfer = lambda learner: algorithm.transfer(learner, trained)  # noqa: E731
+    return seeds.for_seeds(transfer, num_seeds)(learner)

@@ -6,50 +6,29 @@ import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax import Array
 
 from cemrl_jax import config as config_lib
 from cemrl_jax.agents.algorithms import make_algorithm
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.data import replay, task_pools
-from cemrl_jax.data.types import Transition, WorkerState
-from cemrl_jax.envs import NonStationaryEnv, Task
-from cemrl_jax.runtime import parallel
-
-
-@dataclasses.dataclass(frozen=True)
-class Keys:
-    """The run's randomness by use; all from the seed."""
-
-    agent: Array
-    train_tasks: Array
-    test_tasks: Array
-    workers: Array
-    evaluation: Array
-
-    @classmethod
-    def of(cls, seed: int) -> "Keys":
-        """Splits the key of a seed."""
-        return cls(*jax.random.split(jax.random.key(seed), 5))
-
-    @property
-    def extrapolate_tasks(self) -> Array:
-        """A key of its own, which leaves those above as they are."""
-        return jax.random.fold_in(self.test_tasks, 1)
+from cemrl_jax.envs import Task
+from cemrl_jax.training import state
+from cemrl_jax.training.keys import Keys
 
 
 def make_pools(config: Config) -> dict[str, Task]:
     """Draws the tasks of a run, each pool from its own key.
 
-    There is a pool "extrapolate", outside the range of "train" and "test", where the
-    task distribution has one.
+    "validation" is what the best checkpoint is chosen on, "test" what is reported.
+    There is a pool "extrapolate", outside the range of the others, where the task
+    distribution has one.
     """
     keys, task = Keys.of(config.seed), config.env.make().distribution
     num_test = config.env.num_test_tasks
     pools = {
         "train": task.sample(keys.train_tasks, config.env.num_train_tasks),
         "test": task.sample(keys.test_tasks, num_test),
+        "validation": task.sample(keys.validation_tasks, num_test),
     }
     extrapolate = getattr(task, "extrapolate", None)
     if extrapolate is not None:
@@ -80,53 +59,6 @@ def stored_pools(config: Config, directory: pathlib.Path) -> dict[str, Task]:
     return task_pools.load(directory)
 
 
-def example_transition(env: NonStationaryEnv, task: Task) -> Transition:
-    """Returns a transition of zeros with an environment's shapes, `task` without N."""
-    obs, zero = jnp.zeros(env.obs_size), jnp.float32(0)
-    return Transition(
-        obs=obs,
-        action=jnp.zeros(env.action_size),
-        reward=zero,
-        next_obs=obs,
-        terminated=zero,
-        step=jnp.int32(0),
-        task=task.replace(overrides={}),
-    )
-
-
-def first(tasks: Task) -> Task:
-    """Returns the first task of a pool."""
-    return jax.tree.map(lambda leaf: leaf[0], tasks)
-
-
-def make_workers(
-    config: Config, env: NonStationaryEnv, tasks: Task, num_devices: int
-) -> WorkerState:
-    """Returns the workers `[D, ...]` of a fresh run, each on its device.
-
-    Raises:
-      ConfigError: the replay does not fit into the devices' memory.
-    """
-    example = example_transition(env, first(tasks))
-    num_envs = config.rollout.num_envs // num_devices
-    size = replay.num_bytes(example, num_envs, config.replay_length)
-    size *= 2  # seeds are joined, and checkpoints written, from a copy
-    available = parallel.memory_bytes()
-    if available is not None and size > available:
-        raise ConfigError(
-            f"replay.capacity={config.replay.capacity} needs {size / 2**30:.1f} GiB"
-            " (itself and a copy) on each device, which has"
-            f" {available / 2**30:.1f} GiB free: lower it"
-        )
-
-    def make(key: Array, tasks: Task) -> WorkerState:
-        memory = replay.init(example, num_envs, config.replay_length)
-        return WorkerState(replay=memory, key=key, tasks=tasks)
-
-    keys = parallel.split_keys(Keys.of(config.seed).workers, num_devices)
-    return parallel.on_each_device(make, keys, tasks)
-
-
 @dataclasses.dataclass
 class Run:
     """A run in progress: state that outlives an epoch.
@@ -134,8 +66,9 @@ class Run:
     Attributes:
       config: the configuration, validated.
       directory: where everything is written.
-      learner: what is learnt.
-      worker: replay and randomness `[D, ...]`.
+      learner: what is learnt; None while programs advance it.
+      worker: replay and randomness `[D, ...]`; None likewise, and where seeds train
+        together.
       pools: its tasks by pool, see `make_pools`.
       epoch: epochs done.
       env_steps: environment steps done.
@@ -144,19 +77,17 @@ class Run:
     config: Config
     directory: pathlib.Path
     learner: Any
-    worker: WorkerState
+    worker: Any
     pools: dict[str, Task]
     epoch: int = 0
     env_steps: int = 0
 
 
 def start_run(config: Config, directory: pathlib.Path) -> Run:
-    """Returns a fresh run; nothing is written yet."""
-    env = config.env.make()
-    learner = jax.jit(make_algorithm(config, env).init)(Keys.of(config.seed).agent)
+    """Returns a fresh run with its state; nothing is written yet."""
     pools = make_pools(config)
-    worker = make_workers(config, env, pools["train"], parallel.num_devices())
-    return Run(config, directory, learner, worker, pools)
+    start = state.initial(config, [config.seed], [pools["train"]])
+    return Run(config, directory, start.learner, start.worker, pools)
 
 
 def store_run(run: Run) -> None:
@@ -172,7 +103,8 @@ def describe(config: Config, num_seeds: int = 1) -> str:
     algorithm = make_algorithm(config, env)
     learner = jax.eval_shape(algorithm.init, jax.random.key(0))
     params = algorithm.num_parameters(learner)
-    example = example_transition(env, first(make_pools(config)["train"]))
+    tasks = make_pools(config)["train"]
+    example = state.example_transition(env, state.first(tasks))
     num_envs, length = config.rollout.num_envs, config.replay_length
     size = replay.num_bytes(example, num_envs, length) * num_seeds
     others = f" and {num_seeds - 1} more" if num_seeds > 1 else ""

@@ -36,12 +36,16 @@ class Direction:
 
     def change(self, key: Array, pool: Task, task: Task, event: Array) -> Task:
         """See `TaskDistribution.change`."""
-        del key, pool
+        del key
         away = jnp.where(event == FORWARD, task.spec > 0, task.spec < 0)
         one_way = (event == FORWARD) | (event == BACKWARD)
         turn = jnp.where(one_way, away, True)
         spec = jnp.where(turn, -task.spec, task.spec)
-        return task.replace(spec=spec, base=_base(spec))
+        same = pool.spec == spec
+        number = jnp.where(same.any(), same.argmax(), -1)
+        return task.replace(
+            spec=spec, base=_base(spec), number=jnp.where(turn, number, task.number)
+        )
 
     def validate(self) -> list[str]:
         """Returns what is wrong with the settings, as `field=value must ...`."""

@@ -54,7 +54,7 @@ class MultiTask:
         }
         kinds = jnp.array([kind_of(name) for name in self.variants], jnp.int32)
         spec = jnp.stack([specs[name] for name in self.variants])[base, number]
-        return Task(kind=kinds[base], base=base, spec=spec, overrides={})
+        return Task(kind=kinds[base], base=base, spec=spec, number=number, overrides={})
 
     def change(self, key: Array, pool: Task, task: Task, event: Array) -> Task:
         """See `TaskDistribution.change`."""

@@ -27,6 +27,7 @@ def reward_tasks(
         kind=zeros + kind_of(reward),
         base=zeros + base,
         spec=spec,
+        number=jnp.arange(spec.shape[0]),
         overrides=overrides or {},
     )
 

@@ -7,11 +7,12 @@ import subprocess
 import sys
 from typing import NoReturn
 
+import numpy as np
 import pytest
-from helpers import PRESETS, ROOT, preset, tiny_config
+from helpers import PRESETS, ROOT, preset, random_transitions, tiny_config
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.commands import command_line
+from cemrl_jax.commands import command_line, evaluate
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.envs.robots import Point
 from cemrl_jax.envs.schedules import Location, Timed
@@ -335,7 +336,7 @@ def test_training_in_a_process_of_its_own_writes_a_run_that_evaluate_reads(tmp_p
     assert data["encoder"]["num_classes"] == 2
     in_a_process("evaluate", f"--run={run}", "--episodes=1")
     lines = (run / "evaluation.csv").read_text().splitlines()
-    assert lines[0] == "case,episode,first_task,last_task,changes,return"
+    assert lines[0] == ",".join(evaluate.COLUMNS)
     assert len(lines) == 1 + 8 * 4  # two protocols, four cases each, four tasks
     assert sum(line.startswith("extrapolate/") for line in lines) == 2 * 4
 
@@ -368,3 +369,15 @@ def test_a_full_disk_is_named_with_the_file(capsys):
         command_line.run(main)
     message = "error: /disk/x: No space left on device\n"
     assert capsys.readouterr().err == message
+
+
+def test_changes_count_up_to_the_fall_whatever_part_of_the_task_changes():
+    """A pool of dynamics tasks differs in its overrides alone: their numbers tell."""
+    steps = random_transitions(0, 8, steps=np.arange(8))
+    number = np.array([2, 2, 5, 5, 5, 2, 3, 3], np.int32)
+    task = steps.task.replace(spec=np.ones(8, np.float32), number=number)
+    whole = evaluate.summary(steps.replace(task=task))
+    assert whole == [8, 2, 3, "1", "1", 3]
+    fallen = (np.arange(8) == 4).astype(np.float32)
+    short = evaluate.summary(steps.replace(task=task, terminated=fallen))
+    assert short == [5, 2, 5, "1", "1", 1]

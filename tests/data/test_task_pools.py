@@ -57,11 +57,11 @@ def test_pools_have_keys_of_their_own_and_extrapolation_leaves_the_range():
     assert {name: len(pool.spec) for name, pool in pools.items()} == {
         "train": 8,
         "test": 4,
+        "validation": 4,
         "extrapolate": 4,
     }
-    assert not set(np.asarray(pools["train"].spec)) & set(
-        np.asarray(pools["test"].spec)
-    )
+    inside = [set(np.asarray(pools[x].spec)) for x in ("train", "test", "validation")]
+    assert len(set.union(*inside)) == 16
     assert np.all(pools["extrapolate"].spec > 2.0)
     other = pools_of(Velocity(0.0, 2.0), seed=1)
     assert np.all(other["extrapolate"].spec != pools["extrapolate"].spec)
@@ -76,7 +76,7 @@ def test_pools_have_keys_of_their_own_and_extrapolation_leaves_the_range():
     ],
 )
 def test_where_nothing_is_outside_the_range_there_is_no_extrapolation(task, robot):
-    assert set(pools_of(task, robot)) == {"train", "test"}
+    assert set(pools_of(task, robot)) == {"train", "test", "validation"}
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,7 @@ def doctored(config):
         "train": Velocity().sample(jax.random.key(7), config.env.num_train_tasks),
         "test": Velocity().sample(jax.random.key(8), config.env.num_test_tasks),
     }
+    pools["validation"] = pools["train"]
     return pools | {"extrapolate": pools["test"].replace(spec=pools["test"].spec + 9)}
 
 

@@ -255,3 +255,14 @@ def test_bad_settings_are_named(distribution, field):
 @pytest.mark.parametrize("name", TASKS)
 def test_defaults_are_valid(name):
     assert TASKS[name]().validate() == []
+
+
+def test_a_task_knows_its_number_in_the_pool_also_after_it_has_turned():
+    pool = Direction().sample(jax.random.key(0), 6)
+    task = jax.tree.map(lambda leaf: leaf[1], pool)
+    turned = Direction().change(jax.random.key(0), pool, task, jnp.int32(ELAPSED))
+    assert (int(task.number), int(turned.number)) == (1, 0)
+    one_sided = Direction(starts=(1.0,)).sample(jax.random.key(0), 2)
+    first = jax.tree.map(lambda leaf: leaf[0], one_sided)
+    away = Direction().change(jax.random.key(0), one_sided, first, jnp.int32(ELAPSED))
+    assert int(away.number) == -1

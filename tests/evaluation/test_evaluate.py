@@ -10,13 +10,9 @@ from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.envs.robots import Point
 from cemrl_jax.envs.schedules import Stationary, Timed
 from cemrl_jax.envs.tasks import Velocity
-from cemrl_jax.evaluation.evaluate import (
-    CASES,
-    EXTRAPOLATION,
-    HEADLINE,
-    evaluation_pools,
-    make_evaluate,
-)
+from cemrl_jax.evaluation import cases
+from cemrl_jax.evaluation.cases import CASES, EXTRAPOLATION
+from cemrl_jax.evaluation.evaluate import evaluation_pools, make_evaluate
 
 NUM_TASKS, NUM_EPISODES, NUM_STEPS = 5, 2, 12
 
@@ -42,8 +38,16 @@ def evaluated(stationary: bool) -> Any:
     return jax.device_get(evaluate(with_noise(learner), POOLS, jax.random.key(0)))
 
 
-def test_the_headline_is_the_deterministic_return_of_fixed_test_tasks():
-    assert HEADLINE == "test/fixed_deterministic_return"
+@pytest.mark.parametrize(
+    ("schedule", "protocol"), [(Stationary(), "fixed"), (Timed(), "changing")]
+)
+def test_the_best_checkpoint_is_chosen_on_validation_tasks_as_in_training(
+    schedule, protocol
+):
+    first, second = cases.headline(schedule)
+    assert first.metric == f"validation/{protocol}_deterministic_return"
+    assert second.metric == f"test/{protocol}_deterministic_return"
+    assert {first, *CASES} == set(cases.complete(schedule))
 
 
 def test_training_does_not_evaluate_extrapolation():

@@ -173,7 +173,13 @@ def transitions(group, base_task=None):
         reward=reward,
         terminated=jnp.zeros(reward.shape),
         step=many,
-        task=Task(kind=base, base=base, spec=jnp.zeros(base.shape), overrides={}),
+        task=Task(
+            kind=base,
+            base=base,
+            spec=jnp.zeros(base.shape),
+            number=base,
+            overrides={},
+        ),
     )
 
 

@@ -67,7 +67,7 @@ def tasks(case):
         kind = np.full(spec.shape, kind_of(kinds[0]))
     else:  # multi-task: base tasks are numbered from 1
         kind = np.array([kind_of(name) for name in VARIANTS])[base - 1]
-    arrays: Any = {"kind": kind, "base": base, "spec": spec}
+    arrays: Any = {"kind": kind, "base": base, "spec": spec, "number": base}
     return Task(**arrays, overrides={})
 
 

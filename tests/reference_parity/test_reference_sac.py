@@ -103,7 +103,7 @@ def batch(step):
         next_obs=step["batch_next_observations"],
         terminated=column("terminals"),
         step=zeros,
-        task=Task(kind=zeros, base=zeros, spec=zeros, overrides={}),
+        task=Task(kind=zeros, base=zeros, spec=zeros, number=zeros, overrides={}),
     )
 
 

@@ -18,10 +18,11 @@ from helpers import (
 from cemrl_jax.agents.cemrl import phases
 from cemrl_jax.agents.cemrl.agent import make_agent
 from cemrl_jax.config import ConfigError
-from cemrl_jax.evaluation.evaluate import CASES
+from cemrl_jax.evaluation import cases
 from cemrl_jax.runtime import parallel, programs
 from cemrl_jax.training import loop
 from cemrl_jax.training import run as run_lib
+from cemrl_jax.training.programs import compile_programs
 
 COMPILE = "/jax/core/compile/backend_compile_duration"
 
@@ -57,9 +58,9 @@ def finished(request, tmp_path_factory) -> Finished:
     made, compiled, at_row = [], [], []
     make = programs.Program.__init__
 
-    def count(self: Any, function: Any, *args: Any) -> None:
-        made.append(function)
-        make(self, function, *args)
+    def count(self: Any, lowered: Any) -> None:
+        made.append(lowered)
+        make(self, lowered)
 
     def listen(event: str, *_: Any, **__: Any) -> None:
         if event == COMPILE:
@@ -110,8 +111,12 @@ def test_a_row_is_written_for_the_start_and_for_each_epoch(finished):
     assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
     assert [row["env_steps"] for row in rows] == ["320", "640", "960", "1280"]
     assert [row["updates"] for row in rows] == ["0", "3", "6", "9"]
-    for case in CASES:
+    schedule = finished.run.config.env.schedule
+    saved = [rows[0], rows[3]]
+    for case in cases.headline(schedule):
         assert all(np.isfinite(float(row[case.metric])) for row in rows)
+    for case in cases.complete(schedule):
+        assert all(np.isfinite(float(row[case.metric])) for row in saved)
 
 
 def test_every_number_of_a_run_is_finite(finished):
@@ -267,10 +272,13 @@ def test_describe_says_what_will_run_and_how_large_it_is():
     assert f"{config.replay_length * 16:,} transitions" in text
 
 
-def test_a_replay_that_does_not_fit_names_the_field_to_lower(monkeypatch, tmp_path):
-    monkeypatch.setattr(parallel, "memory_bytes", lambda: 1000)
-    with pytest.raises(ConfigError, match=r"replay\.capacity=1000 needs .* lower it"):
-        run_lib.start_run(tiny_config(), tmp_path)
+def test_what_does_not_fit_is_refused_and_names_the_field_to_lower(monkeypatch):
+    size = 100_000_000
+    config = tiny_config(train__num_epochs=size, replay__capacity=size)
+    monkeypatch.setattr(parallel, "memory_bytes", lambda: 2**28)
+    programs = compile_programs(config, [0], [run_lib.make_pools(config)])
+    with pytest.raises(ConfigError, match=rf"replay\.capacity={size} must be lower"):
+        programs.check_memory(config)
 
 
 def test_a_number_that_is_not_finite_ends_the_run_and_is_named(monkeypatch, tmp_path):
@@ -287,7 +295,10 @@ def test_a_number_that_is_not_finite_ends_the_run_and_is_named(monkeypatch, tmp_
     monkeypatch.setattr(phases, "make_fused", broken)
     with pytest.raises(FloatingPointError, match=r"epoch 1: sac/value is not finite"):
         run_training(tiny_config(), tmp_path / "run")
-    assert [row["epoch"] for row in read_rows(tmp_path / "run")] == ["0"]
+    assert [row["epoch"] for row in read_rows(tmp_path / "run")] == ["0", "1"]
     saved = loop.Checkpoints(tmp_path / "run" / "checkpoints", read_only=True)
     with saved:
         assert saved.latest() == 0
+    failed = loop.Checkpoints(tmp_path / "run" / loop.FAILED, read_only=True)
+    with failed:
+        assert failed.latest() == 1

@@ -1,0 +1,120 @@
+"""The state that the phases of a run advance: shapes, sizes, how it begins.
+
+With several seeds it is made in joint form, see `cemrl_jax.training.seeds`: nothing is
+stacked, so the replay exists once.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from cemrl_jax.agents.algorithms import make_algorithm
+from cemrl_jax.config import Config
+from cemrl_jax.data import replay
+from cemrl_jax.data.types import Transition, WorkerState
+from cemrl_jax.envs import NonStationaryEnv, Task
+from cemrl_jax.runtime import parallel
+from cemrl_jax.training import seeds
+from cemrl_jax.training.keys import Keys
+
+
+class State(struct.PyTreeNode):
+    """What a run, or several seeds of one, has in its devices' memory.
+
+    Attributes:
+      learner: what is learnt; with several seeds `[N, ...]`.
+      worker: replay and randomness of each device, `[D, ...]`.
+    """
+
+    learner: Any
+    worker: WorkerState
+
+
+def example_transition(env: NonStationaryEnv, task: Task) -> Transition:
+    """Returns a transition of zeros with an environment's shapes, `task` without N."""
+    obs, zero = jnp.zeros(env.obs_size), jnp.float32(0)
+    return Transition(
+        obs=obs,
+        action=jnp.zeros(env.action_size),
+        reward=zero,
+        next_obs=obs,
+        terminated=zero,
+        step=jnp.int32(0),
+        task=task.replace(overrides={}),
+    )
+
+
+def first(tasks: Task) -> Task:
+    """Returns the first task of a pool."""
+    return jax.tree.map(lambda leaf: leaf[0], tasks)
+
+
+def initial(config: Config, numbers: Sequence[int], pools: Sequence[Task]) -> State:
+    """Returns the state at the start of a run, for each of the seeds `numbers`.
+
+    Args:
+      config: of the run.
+      numbers: the seeds.
+      pools: the training tasks `[M]` of each.
+    """
+    num_seeds, num_devices = len(numbers), parallel.num_devices()
+    keys = [Keys.of(number) for number in numbers]
+    env = config.env.make()
+    init = seeds.for_seeds(make_algorithm(config, env).init, num_seeds)
+    alone = num_seeds == 1
+    learner = jax.jit(init)(keys[0].agent if alone else _join([k.agent for k in keys]))
+    workers = [parallel.split_keys(k.workers, num_devices) for k in keys]
+    make = seeds.worker_for_seeds(_make_worker(config, env, pools[0]), num_seeds)
+    if alone:
+        worker = parallel.on_each_device(make, workers[0], pools[0])
+    else:
+        worker = parallel.on_each_device(make, _join(workers, 1), seeds.stack(pools))
+    return State(learner=learner, worker=worker)
+
+
+def shapes(config: Config, num_seeds: int, tasks: Task) -> State:
+    """Returns the shapes of `initial`, with the rows of this process's devices.
+
+    Args:
+      config: of the run.
+      num_seeds: N.
+      tasks: the training tasks `[M]` of one seed; only shapes matter.
+    """
+    env = config.env.make()
+
+    def all_rows(key: Array, tasks: Task) -> State:
+        keys = key if num_seeds == 1 else jnp.stack([key] * num_seeds)
+        pools = tasks
+        if num_seeds > 1:
+            pools = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_seeds), tasks)
+        learner = seeds.for_seeds(make_algorithm(config, env).init, num_seeds)(keys)
+        make = seeds.worker_for_seeds(_make_worker(config, env, tasks), num_seeds)
+        rows = jnp.stack([keys] * parallel.num_local_devices())
+        return State(learner, jax.vmap(make, (0, None))(rows, pools))
+
+    return jax.eval_shape(all_rows, jax.random.key(0), tasks)
+
+
+def num_bytes(tree: Any) -> int:
+    """Returns what arrays, or shapes of arrays, take in memory, bytes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _make_worker(config: Config, env: NonStationaryEnv, tasks: Task) -> Any:
+    """Returns a function of a device's key and tasks that makes its worker."""
+    example = example_transition(env, first(tasks))
+    num_envs = config.rollout.num_envs // parallel.num_devices()
+
+    def make(key: Array, tasks: Task) -> WorkerState:
+        memory = replay.init(example, num_envs, config.replay_length)
+        return WorkerState(replay=memory, key=key, tasks=tasks)
+
+    return make
+
+
+def _join(keys: Sequence[Array], axis: int = 0) -> Array:
+    return jnp.stack(list(keys), axis)

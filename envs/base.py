@@ -43,7 +43,9 @@ class EnvState(struct.PyTreeNode):
       physics: the robot's state, of a type that only the robot knows.
       obs: `[obs_size]` float32 observation.
       reward: `[]` float32 reward of the step that led here.
-      terminated: `[]` bool, the robot has fallen. A time limit never sets it.
+      terminated: `[]` bool, the robot has fallen or broken. A time limit never sets it.
+      broken: `[]` bool, the physics of the step or its reward was not finite or beyond
+        MuJoCo's own limits. Everything else is then from before the step.
       step: `[]` int32 steps since the episode began.
       task: the task in force.
       schedule: state of the schedule.
@@ -54,6 +56,7 @@ class EnvState(struct.PyTreeNode):
     obs: Array
     reward: Array
     terminated: Array
+    broken: Array
     step: Array
     task: Task
     schedule: Any

@@ -1,6 +1,7 @@
 """The environment: a robot whose task changes while an episode runs."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,9 @@ from cemrl_jax.envs.base import (
     Task,
     TaskDistribution,
 )
+
+LIMIT = 1e10
+"""Beyond this MuJoCo itself takes a position, velocity or acceleration for broken."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +60,7 @@ class NonStationaryEnv:
             obs=self.robot.observe(physics),
             reward=jnp.float32(0),
             terminated=jnp.bool_(False),
+            broken=jnp.bool_(False),
             step=jnp.int32(0),
             task=task,
             schedule=self.schedule.init(key_schedule),
@@ -74,7 +79,8 @@ class NonStationaryEnv:
           frozen: `[]` bool, keep the task whatever the schedule says.
 
         Returns:
-          The environment after the step.
+          The environment after the step. One that is broken, by its physics or by an
+          action that is not finite, counts as fallen.
         """
         key, key_schedule, key_task = jax.random.split(state.key, 3)
         x = self.robot.x_position(state.physics)
@@ -85,11 +91,16 @@ class NonStationaryEnv:
             lambda new, old: jnp.where(changed, new, old), next_task, state.task
         )
         physics = self.robot.step(state.physics, action, task.overrides)
+        obs = self.robot.observe(physics)
+        reward = self.robot.reward(state.physics, physics, action, task)
+        broken = ~_sound((physics, obs, reward))
+        keep = lambda new, old: jnp.where(broken, old, new)  # noqa: E731
         return EnvState(
-            physics=physics,
-            obs=self.robot.observe(physics),
-            reward=self.robot.reward(state.physics, physics, action, task),
-            terminated=self.robot.terminated(physics),
+            physics=jax.tree.map(keep, physics, state.physics),
+            obs=keep(obs, state.obs),
+            reward=keep(reward, jnp.float32(0)),
+            terminated=self.robot.terminated(physics) | broken,
+            broken=broken,
             step=state.step + 1,
             task=task,
             schedule=schedule,
@@ -116,3 +127,9 @@ class NonStationaryEnv:
             schedule=self.schedule.init(key_schedule),
             key=key,
         )
+
+
+def _sound(tree: Any) -> Array:
+    """Returns whether all numbers are finite and within MuJoCo's limits, `[]` bool."""
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.stack([(jnp.abs(leaf) < LIMIT).all() for leaf in leaves]).all()

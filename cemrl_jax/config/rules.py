@@ -4,6 +4,7 @@ from typing import Any
 
 from cemrl_jax.agents.cemrl.encoders import ENCODERS, MERGES
 from cemrl_jax.config.fields import get_field, nearest, type_problems
+from cemrl_jax.envs import engines
 from cemrl_jax.evaluation.cases import metric_names
 
 
@@ -74,6 +75,10 @@ def _env_problems(config: Any) -> list[str]:
         for part in ("robot", "task", "schedule")
         for problem in getattr(getattr(config.env, part), "validate", list)()
     ]
+    try:
+        engines.resolve(config.env.engine)
+    except ValueError as error:
+        problems.append(f"env.{error}")
     if problems or config.elbo.state_size < 1:
         return problems
     try:

@@ -7,6 +7,7 @@ from cemrl_jax.config.fields import ConfigError
 from cemrl_jax.envs import NonStationaryEnv
 from cemrl_jax.envs.base import Robot, Schedule, TaskDistribution
 from cemrl_jax.envs.robots import HalfCheetah
+from cemrl_jax.envs.robots.legged import LeggedRobot
 from cemrl_jax.envs.schedules import Stationary
 from cemrl_jax.envs.tasks import Velocity
 from cemrl_jax.evaluation import cases
@@ -20,6 +21,8 @@ class EnvConfig:
       robot: the body.
       task: the family of tasks.
       schedule: when the task changes within an episode.
+      engine: of the physics: "mjx", "mujoco" (C MuJoCo, on CPU devices only) or "auto"
+        (C MuJoCo on CPU devices, MJX on all others).
       num_train_tasks: size of the pool that training draws from.
       num_test_tasks: size of the pool that evaluation uses; drawn from its own key.
     """
@@ -27,12 +30,16 @@ class EnvConfig:
     robot: Robot = dataclasses.field(default_factory=HalfCheetah)
     task: TaskDistribution = dataclasses.field(default_factory=Velocity)
     schedule: Schedule = dataclasses.field(default_factory=Stationary)
+    engine: str = "auto"
     num_train_tasks: int = 100
     num_test_tasks: int = 30
 
     def make(self) -> NonStationaryEnv:
         """Returns the environment."""
-        return NonStationaryEnv(self.robot, self.task, self.schedule)
+        robot = self.robot
+        if isinstance(robot, LeggedRobot):
+            robot = robot.on_engine(self.engine)
+        return NonStationaryEnv(robot, self.task, self.schedule)
 
 
 @dataclasses.dataclass

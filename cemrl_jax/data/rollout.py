@@ -12,6 +12,19 @@ from cemrl_jax.data.types import Transition
 from cemrl_jax.envs import EnvState, NonStationaryEnv, Task
 
 
+class Episodes(struct.PyTreeNode):
+    """What a rollout returns.
+
+    Attributes:
+      transitions: `[E, L]`, all finite. Where an environment broke, the transition is
+        none: it leads nowhere, with an action and a reward of zero.
+      broken: `[E, L]` bool, where one did.
+    """
+
+    transitions: Transition
+    broken: Array
+
+
 class _Carry(struct.PyTreeNode):
     """State of a rollout: environments `[E]`, the policy's memory `[E]`."""
 
@@ -27,11 +40,11 @@ def rollout(
     key: Array,
     num_steps: int,
     frozen: Array | bool = False,
-) -> Transition:
+) -> Episodes:
     """Runs one episode of fixed length in each of E environments.
 
-    A robot that falls starts again in the first state of another environment of this
-    rollout, with the task that it had and a schedule that begins anew.
+    A robot that falls or breaks starts again in the first state of another environment
+    of this rollout, with the task that it had and a schedule that begins anew.
 
     Args:
       env: the environment.
@@ -43,7 +56,8 @@ def rollout(
       frozen: `[E]` or `[]` bool, keep the first task whatever the schedule says.
 
     Returns:
-      Transitions `[E, L]`; their tasks come without the overrides of the model.
+      Transitions `[E, L]`, their tasks without the overrides of the model, and which
+      of them broke.
     """
     num_envs = tasks.kind.shape[0]
     key_reset, key_steps = jax.random.split(key)
@@ -54,7 +68,7 @@ def rollout(
     pool_axis = 0 if pool.kind.ndim == 2 else None
     step_env = jax.vmap(env.step, in_axes=(0, 0, pool_axis, 0))
 
-    def step(carry: _Carry, inputs: tuple[Array, Array]) -> tuple[_Carry, Transition]:
+    def step(carry: _Carry, inputs: tuple[Array, Array]) -> tuple[_Carry, Episodes]:
         key, number = inputs
         before = carry.env
         task = before.task if policy.sees_task else None
@@ -70,20 +84,20 @@ def rollout(
             env=where_env(fallen, jax.vmap(env.restart)(after, start), after),
             memory=policy.restart(memory, fresh, fallen),
         )
-        return carry, data
+        return carry, Episodes(transitions=data, broken=after.broken)
 
     carry = _Carry(env=first, memory=fresh)
     inputs = (jax.random.split(key_steps, num_steps), jnp.arange(num_steps))
     with jax.default_matmul_precision("highest"):
-        _, transitions = jax.lax.scan(step, carry, inputs)
-    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), transitions)
+        _, episodes = jax.lax.scan(step, carry, inputs)
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), episodes)
 
 
 def transition(before: EnvState, action: Array, after: EnvState) -> Transition:
     """Returns the step between two states, its task without overrides of the model."""
     return Transition(
         obs=before.obs,
-        action=action,
+        action=jnp.where(after.broken[..., None], 0, action),
         reward=after.reward,
         next_obs=after.obs,
         terminated=after.terminated.astype(jnp.float32),
@@ -107,6 +121,25 @@ def deal_tasks(key: Array, pool: Task, num_envs: int) -> Task:
     rounds = -(-num_envs // num_tasks)
     order = jax.random.permutation(key, jnp.arange(rounds * num_tasks) % num_tasks)
     return jax.tree.map(lambda leaf: leaf[order[:num_envs]], pool)
+
+
+def without_broken(episodes: Episodes) -> Transition:
+    """Returns transitions `[E, L]` in which nothing has broken.
+
+    The row of an environment that broke becomes a copy of a sound one's: so shapes
+    stay, and every window is one that was really seen. Where all broke they stay.
+    """
+    bad = episodes.broken.any(1)
+    sound_first = jnp.argsort(bad, stable=True)
+    num_sound = jnp.maximum((~bad).sum(), 1)
+    rank = jnp.cumsum(bad) - 1
+    source = jnp.where(bad, sound_first[rank % num_sound], jnp.arange(bad.shape[0]))
+    return jax.lax.cond(
+        bad.any() & ~bad.all(),
+        lambda data: jax.tree.map(lambda leaf: leaf[source], data),
+        lambda data: data,
+        episodes.transitions,
+    )
 
 
 def returns(transitions: Transition) -> Array:

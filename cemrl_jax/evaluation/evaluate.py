@@ -133,7 +133,8 @@ def run_plan(
 ) -> Transition:
     """Returns the episodes of a plan, `[N, L]`; the key is consumed."""
     policy = make_policy(learner, plan.deterministic)
-    return rollout(env, policy, plan.tasks, plan.pool, key, num_steps, plan.frozen)
+    episodes = rollout(env, policy, plan.tasks, plan.pool, key, num_steps, plan.frozen)
+    return episodes.transitions
 
 
 def make_evaluate(

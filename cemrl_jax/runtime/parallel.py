@@ -48,6 +48,11 @@ def average(tree: Any) -> Any:
     return jax.lax.pmean(tree, DEVICES)
 
 
+def total(tree: Any) -> Any:
+    """Adds up over devices, inside a mapped function."""
+    return jax.lax.psum(tree, DEVICES)
+
+
 def gradient_step(
     loss: Callable[..., tuple[Array, Aux]],
     optimizer: optax.GradientTransformation,

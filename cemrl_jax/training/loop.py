@@ -185,9 +185,12 @@ class Group:
         problems = {}
         for number, (row, member) in enumerate(zip(rows, self._members)):
             bad = sorted(name for name, x in row.items() if not np.isfinite(x))
-            if bad and member.failed is None:
+            problem = f"{', '.join(bad)} is not finite" if bad else ""
+            if row.get("collect/broken", 0) >= self.config.rollout.num_envs:
+                problem = "all environments broke: see collect/broken"
+            if problem and member.failed is None:
                 member.failed = self.epoch
-                problems[number] = f"{', '.join(bad)} is not finite"
+                problems[number] = problem
         return problems
 
     def _report(self, problems: dict[int, str]) -> None:

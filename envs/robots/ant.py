@@ -1,13 +1,12 @@
 """The ant: a free body with four legs and eight joints."""
 
 import dataclasses
-import functools
 
 import jax.numpy as jnp
 from jax import Array
 
-from cemrl_jax.envs.engines import mjx as physics
-from cemrl_jax.envs.engines.mjx import PhysicsState, Simulator
+from cemrl_jax.envs import engines
+from cemrl_jax.envs.engines import ModelFile, PhysicsState
 from cemrl_jax.envs.robots.legged import LeggedRobot
 from cemrl_jax.envs.robots.locomotion import Motion
 
@@ -30,10 +29,10 @@ class Ant(LeggedRobot):
     torso_last: bool = False
     contact_forces: bool = True
 
-    @functools.cached_property
-    def simulator(self) -> Simulator:
-        """The compiled model."""
-        return physics.load(
+    @property
+    def source(self) -> ModelFile:
+        """See `LeggedRobot.source`."""
+        return ModelFile(
             "ant.xml",
             substeps=5,
             iterations=4,
@@ -43,7 +42,7 @@ class Ant(LeggedRobot):
 
     def reset(self, key: Array) -> PhysicsState:
         """See `Robot.reset`."""
-        return self.simulator.start(*physics.perturbed_start(self.simulator, key, 0.1))
+        return self.simulator.start(*engines.perturbed_start(self.simulator, key, 0.1))
 
     def motion(
         self, before: PhysicsState, after: PhysicsState, action: Array

@@ -1,13 +1,12 @@
 """The half-cheetah: a planar runner with two legs and six joints."""
 
 import dataclasses
-import functools
 
 import jax.numpy as jnp
 from jax import Array
 
-from cemrl_jax.envs.engines import mjx as physics
-from cemrl_jax.envs.engines.mjx import PhysicsState, Simulator
+from cemrl_jax.envs import engines
+from cemrl_jax.envs.engines import ModelFile, PhysicsState
 from cemrl_jax.envs.robots.legged import LeggedRobot, planar_motion
 from cemrl_jax.envs.robots.locomotion import Motion
 
@@ -25,10 +24,10 @@ class HalfCheetah(LeggedRobot):
 
     can_fall: bool = False
 
-    @functools.cached_property
-    def simulator(self) -> Simulator:
-        """The compiled model."""
-        return physics.load(
+    @property
+    def source(self) -> ModelFile:
+        """See `LeggedRobot.source`."""
+        return ModelFile(
             "half_cheetah.xml",
             substeps=5,
             iterations=4,
@@ -38,7 +37,7 @@ class HalfCheetah(LeggedRobot):
 
     def reset(self, key: Array) -> PhysicsState:
         """See `Robot.reset`."""
-        return self.simulator.start(*physics.perturbed_start(self.simulator, key, 0.1))
+        return self.simulator.start(*engines.perturbed_start(self.simulator, key, 0.1))
 
     def motion(
         self, before: PhysicsState, after: PhysicsState, action: Array

@@ -1,13 +1,12 @@
 """The hopper: a planar robot with one leg and three joints."""
 
 import dataclasses
-import functools
 
 import jax.numpy as jnp
 from jax import Array
 
-from cemrl_jax.envs.engines import mjx as physics
-from cemrl_jax.envs.engines.mjx import PhysicsState, Simulator
+from cemrl_jax.envs import engines
+from cemrl_jax.envs.engines import ModelFile, PhysicsState
 from cemrl_jax.envs.robots.legged import LeggedRobot, planar_motion
 from cemrl_jax.envs.robots.locomotion import Motion
 
@@ -27,17 +26,17 @@ class Hopper(LeggedRobot):
     can_fall: bool = True
     alive_bonus: float = 3.0
 
-    @functools.cached_property
-    def simulator(self) -> Simulator:
-        """The compiled model."""
-        return physics.load(
+    @property
+    def source(self) -> ModelFile:
+        """See `LeggedRobot.source`."""
+        return ModelFile(
             "hopper.xml", substeps=4, iterations=4, ls_iterations=4, readings=("xpos",)
         )
 
     def reset(self, key: Array) -> PhysicsState:
         """See `Robot.reset`."""
-        start = physics.perturbed_start(
-            self.simulator, key, 0.005, physics.uniform_noise
+        start = engines.perturbed_start(
+            self.simulator, key, 0.005, engines.uniform_noise
         )
         return self.simulator.start(*start)
 

@@ -1,13 +1,12 @@
 """The humanoid: a free body with arms and legs and seventeen joints."""
 
 import dataclasses
-import functools
 
 import jax.numpy as jnp
 from jax import Array
 
-from cemrl_jax.envs.engines import mjx as physics
-from cemrl_jax.envs.engines.mjx import PhysicsState, Simulator
+from cemrl_jax.envs import engines
+from cemrl_jax.envs.engines import ModelFile, PhysicsState
 from cemrl_jax.envs.robots.legged import LeggedRobot
 from cemrl_jax.envs.robots.locomotion import Motion
 
@@ -30,8 +29,8 @@ class Humanoid(LeggedRobot):
     can_fall: bool = True
     contact_forces: bool = True
 
-    @functools.cached_property
-    def simulator(self) -> Simulator:
+    @property
+    def source(self) -> ModelFile:
         """The compiled model; its file asks for a solver that MJX does not have.
 
         Error of a control step against C MuJoCo over 1,600 random and held actions,
@@ -39,7 +38,7 @@ class Humanoid(LeggedRobot):
         12/20, and 9e-7 / 2e-4 / 1e-3 with 4/4.
         """
         readings = ("xpos", "subtree_com", "cinert", "cvel", "qfrc_actuator")
-        return physics.load(
+        return ModelFile(
             "humanoid.xml",
             substeps=5,
             iterations=6,
@@ -49,8 +48,8 @@ class Humanoid(LeggedRobot):
 
     def reset(self, key: Array) -> PhysicsState:
         """See `Robot.reset`."""
-        start = physics.perturbed_start(
-            self.simulator, key, 0.01, physics.uniform_noise
+        start = engines.perturbed_start(
+            self.simulator, key, 0.01, engines.uniform_noise
         )
         return self.simulator.start(*start)
 

@@ -1,15 +1,17 @@
 """What robots with a torso, joints and motors have in common."""
 
+import copy
 import dataclasses
 import functools
+from typing import Self
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from cemrl_jax.envs import engines
 from cemrl_jax.envs.base import Task
-from cemrl_jax.envs.engines import mjx as physics
-from cemrl_jax.envs.engines.mjx import PhysicsState, Simulator
+from cemrl_jax.envs.engines import ModelFile, PhysicsState, Simulator
 from cemrl_jax.envs.robots import locomotion
 from cemrl_jax.envs.robots.locomotion import Motion
 
@@ -18,13 +20,27 @@ from cemrl_jax.envs.robots.locomotion import Motion
 class LeggedRobot:
     """The part of the `Robot` protocol that follows from a simulator.
 
-    A robot adds its simulator, `reset`, `motion`, `observe` and `terminated`.
+    A robot adds its model file, `reset`, `motion`, `observe` and `terminated`.
     """
+
+    engine = "auto"  # no field: the environment's configuration says it
+
+    @property
+    def source(self) -> ModelFile:
+        """The model file, and what is read of its physics; at least `xpos`."""
+        raise NotImplementedError
 
     @functools.cached_property
     def simulator(self) -> Simulator:
-        """The compiled model; reads `xpos`."""
-        raise NotImplementedError
+        """The compiled model on this robot's engine."""
+        return engines.load(engines.resolve(self.engine), self.source)
+
+    def on_engine(self, engine: str) -> Self:
+        """Returns this robot on an engine of `cemrl_jax.envs.engines`."""
+        result = copy.copy(self)
+        result.__dict__.pop("simulator", None)
+        result.engine = engine
+        return result
 
     @property
     def action_size(self) -> int:
@@ -39,12 +55,12 @@ class LeggedRobot:
     @property
     def parameters(self) -> dict[str, np.ndarray]:
         """Nominal values of what tasks may change, by name of the model's field."""
-        return physics.nominal_parameters(self.simulator)
+        return engines.nominal_parameters(self.simulator)
 
     @property
     def parts(self) -> dict[str, np.ndarray]:
         """Number of the body that each row of `parameters` belongs to, by name."""
-        return physics.body_parts(self.simulator)
+        return engines.body_parts(self.simulator)
 
     def step(
         self, physics: PhysicsState, action: Array, overrides: dict[str, Array]

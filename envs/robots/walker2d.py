@@ -1,13 +1,12 @@
 """The walker: a planar robot with two legs and six joints."""
 
 import dataclasses
-import functools
 
 import jax.numpy as jnp
 from jax import Array
 
-from cemrl_jax.envs.engines import mjx as physics
-from cemrl_jax.envs.engines.mjx import PhysicsState, Simulator
+from cemrl_jax.envs import engines
+from cemrl_jax.envs.engines import ModelFile, PhysicsState
 from cemrl_jax.envs.robots.legged import LeggedRobot, planar_motion
 from cemrl_jax.envs.robots.locomotion import Motion
 
@@ -27,10 +26,10 @@ class Walker2d(LeggedRobot):
     can_fall: bool = True
     alive_bonus: float = 1.0
 
-    @functools.cached_property
-    def simulator(self) -> Simulator:
-        """The compiled model."""
-        return physics.load(
+    @property
+    def source(self) -> ModelFile:
+        """See `LeggedRobot.source`."""
+        return ModelFile(
             "walker2d.xml",
             substeps=4,
             iterations=4,
@@ -40,8 +39,8 @@ class Walker2d(LeggedRobot):
 
     def reset(self, key: Array) -> PhysicsState:
         """See `Robot.reset`."""
-        start = physics.perturbed_start(
-            self.simulator, key, 0.005, physics.uniform_noise
+        start = engines.perturbed_start(
+            self.simulator, key, 0.005, engines.uniform_noise
         )
         return self.simulator.start(*start)
 

@@ -52,7 +52,7 @@ def _run(limit: float, min_steps: int | None, tasks, pool, frozen):
     schedule = Stationary() if min_steps is None else Timed(min_steps, 1.0)
     env = NonStationaryEnv(FallingPoint(limit=limit), Velocity(), schedule)
     key = jax.random.key(1)
-    return rollout(env, Counting(), tasks, pool, key, NUM_STEPS, frozen)
+    return rollout(env, Counting(), tasks, pool, key, NUM_STEPS, frozen).transitions
 
 
 def run(
@@ -216,7 +216,9 @@ def test_acting_infers_what_encoding_the_whole_window_from_scratch_infers(kind, 
         )
         learner = learner.replace(normalizer=statistics)
         policy = agent.policy(learner, deterministic=True)
-        data = rollout(env, policy, tasks, tasks, jax.random.key(2), NUM_STEPS)
+        data = rollout(
+            env, policy, tasks, tasks, jax.random.key(2), NUM_STEPS
+        ).transitions
         places = jnp.divmod(jnp.arange(NUM_ENVS * NUM_STEPS), NUM_STEPS)
         rows = replay.windows(data, places, agent.window_steps)
         batch = agent.make_batch(learner, rows)

@@ -109,7 +109,9 @@ def test_a_resumed_run_has_the_stored_tasks(stored, monkeypatch):
 
 def test_evaluation_has_the_stored_tasks(stored):
     _, evaluation = evaluate.evaluate(stored, "latest", 1, 0)
-    for pool, tasks in doctored(tiny_config()).items():
+    pools = doctored(tiny_config())
+    del pools["validation"]  # chooses a checkpoint, which is done by now
+    for pool, tasks in pools.items():
         case = f"{pool}/fixed_deterministic_return"
         starts = evaluation.transitions[case].task.spec[:, 0]
         np.testing.assert_array_equal(starts, tasks.spec[:4])

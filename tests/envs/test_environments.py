@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import CASES, NUM_ENVS, others_slow, world
+from worlds import CASES, NUM_ENVS, on_each_engine, world
 
 from cemrl_jax import envs
 from cemrl_jax.envs import ROBOTS, SCHEDULES, TASKS
@@ -49,9 +49,9 @@ def test_sizes_of_a_robot(name):
     assert env.robot.control_dt == pytest.approx(SIZES[name][2])
 
 
-@pytest.mark.parametrize("name", others_slow(CASES))
-def test_an_environment_starts_and_steps_with_finite_numbers(name):
-    case = world(name)
+@pytest.mark.parametrize(("name", "engine"), on_each_engine(CASES))
+def test_an_environment_starts_and_steps_with_finite_numbers(name, engine):
+    case = world(name, engine)
     keys = jax.random.split(jax.random.key(2), NUM_ENVS)
     state = case.reset(keys, case.tasks)
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state)

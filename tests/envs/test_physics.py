@@ -1,4 +1,4 @@
-"""MJX with our settings against C MuJoCo with the same model."""
+"""Both engines with our settings against `mj_step` with the same model."""
 # mujoco comes without type stubs:
 # pyright: reportAttributeAccessIssue=false
 
@@ -14,9 +14,9 @@ import mujoco
 import numpy as np
 import pytest
 from helpers import ROOT
-from worlds import NUM_ENVS, others_slow, world
+from worlds import NUM_ENVS, on_each_engine, world
 
-from cemrl_jax.envs.engines.mjx import PhysicsState
+from cemrl_jax.envs.engines import PhysicsState
 
 BOUNDS = {  # largest error of qpos after one control step, m and rad: p50, p95, p99
     "half_cheetah": (5e-7, 3e-6, 2e-5),
@@ -29,6 +29,8 @@ BOUNDS = {  # largest error of qpos after one control step, m and rad: p50, p95,
     # with 4/4: 8.6e-7, 1.8e-4, 1.0e-3 (max 4.7e-3).
     "humanoid": (3e-6, 5e-5, 5e-3),
 }
+C_BOUNDS = (5e-7, 1e-6, 5e-6)
+"""Of the C engine: its states are float32 between control steps, nothing else."""
 NUM_STEPS = {"humanoid": 80}
 
 
@@ -55,9 +57,9 @@ def record(robot, num_steps):
     return [np.array(column, np.float32) for column in zip(*rows)]
 
 
-@pytest.mark.parametrize("name", others_slow(BOUNDS))
-def test_a_control_step_is_that_of_c_mujoco(name):
-    case = world(name)
+@pytest.mark.parametrize(("name", "engine"), on_each_engine(BOUNDS))
+def test_a_control_step_is_that_of_c_mujoco(name, engine):
+    case = world(name, engine)
     columns = record(case.env.robot, NUM_STEPS.get(name, 200))
     keys = jax.random.split(jax.random.key(0), NUM_ENVS)
     start = case.reset(keys, case.nominal_tasks)
@@ -71,9 +73,10 @@ def test_a_control_step_is_that_of_c_mujoco(name):
         positions = state.physics.readings["xpos"] - xpos_after
         position_errors.append(np.abs(positions).max((1, 2)))
     measured = np.percentile(np.concatenate(errors), [50, 95, 99])
-    assert (measured < BOUNDS[name]).all(), measured
+    bounds = BOUNDS[name] if engine == "mjx" else C_BOUNDS
+    assert (measured < bounds).all(), measured
     # Readings are as old as in C: a whole sub-step older would be 1e-2 off.
-    assert np.median(np.concatenate(position_errors)) < 10 * BOUNDS[name][0]
+    assert np.median(np.concatenate(position_errors)) < 10 * bounds[0]
 
 
 def test_margins_are_half_of_the_files():
@@ -81,8 +84,9 @@ def test_margins_are_half_of_the_files():
     assert model.geom_margin.max() == pytest.approx(0.005)
 
 
-def test_a_joint_without_gear_feels_no_torque():
-    case = world("half_cheetah_cripple")
+@pytest.mark.parametrize("engine", ["mjx", "mujoco"])
+def test_a_joint_without_gear_feels_no_torque(engine):
+    case = world("half_cheetah_cripple", engine)
     keys = jax.random.split(jax.random.key(0), NUM_ENVS)
     state = case.reset(keys, case.tasks)
     push = case.step(state, jnp.ones((NUM_ENVS, 6)), case.pool)
@@ -95,8 +99,9 @@ def test_a_joint_without_gear_feels_no_torque():
 @pytest.mark.parametrize(
     "field", ["body_mass", "body_inertia", "dof_damping", "geom_friction"]
 )
-def test_each_parameter_of_dynamics_tasks_changes_the_motion(field):
-    case = world("half_cheetah")
+@pytest.mark.parametrize("engine", ["mjx", "mujoco"])
+def test_each_parameter_of_dynamics_tasks_changes_the_motion(field, engine):
+    case = world("half_cheetah", engine)
     nominal = case.nominal_tasks
     value = nominal.overrides[field].at[::2].multiply(1.2)
     changed = nominal.replace(overrides={**nominal.overrides, field: value})
@@ -113,9 +118,11 @@ def test_each_parameter_of_dynamics_tasks_changes_the_motion(field):
     assert moved[::2].mean() > 0.9
 
 
-@pytest.mark.slow
-def test_compiled_steps_read_contact_forces_where_the_robot_asks_for_them():
-    case = world("ant")
+@pytest.mark.parametrize(
+    "engine", [pytest.param("mjx", marks=pytest.mark.slow), "mujoco"]
+)
+def test_compiled_steps_read_contact_forces_where_the_robot_asks_for_them(engine):
+    case = world("ant", engine)
     keys = jax.random.split(jax.random.key(0), NUM_ENVS)
     state = case.reset(keys, case.tasks)
     for number in range(12):  # falls to the ground
@@ -148,7 +155,7 @@ from cemrl_jax.envs.robots import HalfCheetah
 
 if hasattr(os, "sched_setaffinity"):  # Linux
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
-robot, keys = HalfCheetah(), jax.random.split(jax.random.key(0), 1024)
+robot, keys = HalfCheetah().on_engine("mjx"), jax.random.split(jax.random.key(0), 1024)
 step = jax.vmap(lambda state: robot.step(state, jnp.ones(6), {}))
 run = jax.jit(lambda state: jax.lax.fori_loop(0, 20, lambda _, x: step(x), state))
 print(jnp.isfinite(run(jax.jit(jax.vmap(robot.reset))(keys)).qpos).all())

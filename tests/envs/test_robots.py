@@ -7,7 +7,7 @@ import pytest
 from worlds import NUM_ENVS, world
 
 from cemrl_jax.envs import ROBOTS
-from cemrl_jax.envs.engines.mjx import PhysicsState
+from cemrl_jax.envs.engines import PhysicsState
 from cemrl_jax.envs.robots import Ant, HalfCheetah, Hopper, Humanoid, Walker2d
 
 MJX = [name for name in ROBOTS if name != "point"]

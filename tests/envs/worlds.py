@@ -23,14 +23,21 @@ CASES = {
 }
 """Name -> robot, task distribution, schedule; each table entry occurs."""
 QUICK = ("half_cheetah", "point")
-"""Their steps compile in seconds; those of the others take up to 90 s."""
+"""Their MJX steps compile in seconds; those of the others take up to 90 s."""
 
 
-def others_slow(names: Iterable[str]) -> list[Any]:
-    """Names for `parametrize`, all but the quick ones marked slow."""
+def on_each_engine(names: Iterable[str]) -> list[Any]:
+    """Names and engines for `parametrize`; what compiles long is marked slow."""
     return [
-        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        pytest.param(
+            name,
+            engine,
+            id=f"{name}-{engine}",
+            marks=() if engine == "mujoco" or name in QUICK else pytest.mark.slow,
+        )
         for name in names
+        for engine in ("mujoco", "mjx")
+        if name != "point" or engine == "mjx"
     ]
 
 
@@ -59,10 +66,12 @@ class World:
 
 
 @functools.cache
-def world(name: str) -> World:
+def world(name: str, engine: str = "mjx") -> World:
     robot, task, schedule = CASES[name]
     distribution = Goal(planar=True) if robot == "ant" else TASKS[task]()
-    env = NonStationaryEnv(ROBOTS[robot](), distribution, SCHEDULES[schedule]())
+    body: Any = ROBOTS[robot]()
+    body = body if robot == "point" else body.on_engine(engine)
+    env = NonStationaryEnv(body, distribution, SCHEDULES[schedule]())
     pool = jax.jit(lambda key: env.distribution.sample(key, 16))(jax.random.key(1))
     tasks = jax.tree.map(lambda leaf: leaf[jax.numpy.arange(NUM_ENVS) % 16], pool)
     reset, step = jax.vmap(env.reset), jax.vmap(env.step, in_axes=(0, 0, None))

@@ -18,7 +18,7 @@ from recordings import cases
 
 from cemrl_jax.envs import ROBOTS
 from cemrl_jax.envs.base import Task
-from cemrl_jax.envs.engines.mjx import PhysicsState
+from cemrl_jax.envs.engines import PhysicsState
 from cemrl_jax.envs.robots.locomotion import kind_of, reward
 from cemrl_jax.envs.tasks.multi_task import VARIANTS
 

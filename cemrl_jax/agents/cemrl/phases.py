@@ -16,7 +16,7 @@ from cemrl_jax.agents.cemrl.agent import Agent
 from cemrl_jax.agents.cemrl.types import Batch, LearnerState
 from cemrl_jax.config import Config
 from cemrl_jax.data import normalizer, replay
-from cemrl_jax.data.rollout import deal_tasks, returns, rollout
+from cemrl_jax.data.rollout import deal_tasks, returns, rollout, without_broken
 from cemrl_jax.data.types import Metrics, Params, ReplayState, WorkerState
 from cemrl_jax.envs import NonStationaryEnv
 from cemrl_jax.runtime import parallel
@@ -42,7 +42,7 @@ def make_collect(
         learner: LearnerState, worker: WorkerState
     ) -> tuple[LearnerState, WorkerState, Metrics]:
         key, key_tasks, key_rollout = jax.random.split(worker.key, 3)
-        transitions = rollout(
+        episodes = rollout(
             env,
             agent.policy(learner, deterministic=False),
             deal_tasks(key_tasks, worker.tasks, num_envs),
@@ -50,6 +50,7 @@ def make_collect(
             key_rollout,
             num_steps,
         )
+        transitions = without_broken(episodes)
         learner = learner.replace(
             normalizer=normalizer.update(
                 learner.normalizer, transitions, parallel.DEVICES
@@ -60,7 +61,8 @@ def make_collect(
             "collect/return": returns(transitions).mean(),
             "collect/falls": transitions.terminated.sum(1).mean(),
         }
-        return learner, worker, parallel.average(metrics)
+        broken = parallel.total(episodes.broken.any(1).sum().astype(jnp.float32))
+        return learner, worker, parallel.average(metrics) | {"collect/broken": broken}
 
     return collect
 

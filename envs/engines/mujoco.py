@@ -1,0 +1,178 @@
+"""C MuJoCo: many simulations at once on the threads of a CPU.
+
+A compiled program calls the engine on the host once for each control step of all
+environments. All simulations belong to one thread of this module, whichever thread of
+XLA asks: a `Batch` must not be used by several, and devices that step at the same time
+take turns. The result does not depend on the number of threads.
+"""
+# mujoco comes without type stubs:
+# pyright: reportAttributeAccessIssue=false
+
+import concurrent.futures
+import dataclasses
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from jax import Array
+from mujoco.batch import Batch
+
+from cemrl_jax.envs.engines.base import ModelFile, PhysicsState, Simulator
+
+Arrays = dict[str, np.ndarray]
+
+_EXPECTED = ("Nan, Inf or huge value", "Inertia matrix is too close to singular")
+"""Warnings about simulations that `NonStationaryEnv` finds to be broken."""
+
+
+class _Owner:
+    """The thread that all simulations belong to; made when it is first needed."""
+
+    def __init__(self) -> None:
+        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+        os.register_at_fork(after_in_child=self._forget)
+
+    def run(self, function: Any, *args: Any) -> Any:
+        """Returns the result of a function that runs on the thread."""
+        if self._pool is None:
+            self._pool = concurrent.futures.ThreadPoolExecutor(1, "mujoco")
+        return self._pool.submit(function, *args).result()
+
+    def _forget(self) -> None:
+        """A child process has no threads of its parent."""
+        self._pool = None
+
+
+_OWNER = _Owner()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BatchSimulator(Simulator):
+    """See `Simulator`.
+
+    Attributes:
+      num_threads: threads that step simulations; 0 for as many as there are cores.
+    """
+
+    num_threads: int = 0
+    _batches: dict[Any, Batch] = dataclasses.field(default_factory=dict, repr=False)
+
+    def start(self, qpos: Array, qvel: Array) -> PhysicsState:
+        """See `Simulator.start`."""
+        return self._call(0, qpos, qvel, jnp.zeros_like(qvel), None, {})
+
+    def step(
+        self, state: PhysicsState, action: Array, overrides: dict[str, Array]
+    ) -> PhysicsState:
+        """See `Simulator.step`."""
+        control = self.control(action)
+        return self._call(
+            self.substeps, state.qpos, state.qvel, state.warmstart, control, overrides
+        )
+
+    def _call(
+        self,
+        num_steps: int,
+        qpos: Array,
+        qvel: Array,
+        warmstart: Array,
+        control: Array | None,
+        overrides: dict[str, Array],
+    ) -> PhysicsState:
+        """Has the host take steps, or with none bring the readings up to date."""
+        inputs = {"qpos": qpos, "qvel": qvel, "qacc_warmstart": warmstart}
+        if control is not None:
+            inputs["ctrl"] = control
+        outputs = ("qpos", "qvel", "qacc_warmstart", *self.readings)
+        data = mujoco.MjData(self.model)
+        shapes = {
+            name: jax.ShapeDtypeStruct(np.shape(getattr(data, name)), jnp.float32)
+            for name in outputs
+        }
+
+        def on_host(inputs: Arrays, overrides: Arrays) -> Arrays:
+            return _OWNER.run(self._advance, num_steps, inputs, overrides, shapes)
+
+        result = jax.pure_callback(
+            on_host, shapes, inputs, overrides, vmap_method="broadcast_all"
+        )
+        return PhysicsState(
+            qpos=result["qpos"],
+            qvel=result["qvel"],
+            warmstart=result["qacc_warmstart"],
+            readings={name: result[name] for name in self.readings},
+        )
+
+    def _advance(
+        self, num_steps: int, inputs: Arrays, overrides: Arrays, shapes: dict[str, Any]
+    ) -> Arrays:
+        """Steps `[..., n]` states; runs on the owner's thread."""
+        leading = inputs["qpos"].shape[:-1]
+        batch = self._batch(int(np.prod(leading)), tuple(sorted(overrides)))
+        batch.state[:] = 0
+        for name, value in inputs.items():
+            batch.bind(name)[:] = np.reshape(value, (batch.nsim, -1))
+        for name, value in overrides.items():
+            field = batch.expand(name)
+            field[:] = np.reshape(value, field.shape)
+        if num_steps:
+            batch.step(nstep=num_steps)
+        else:
+            batch.forward()
+        return {
+            name: np.asarray(batch.bind(name), np.float32).reshape(
+                *leading, *shape.shape
+            )
+            for name, shape in shapes.items()
+        }
+
+    def _batch(self, num_simulations: int, overrides: tuple[str, ...]) -> Batch:
+        """Returns simulations whose expanded fields are those that are overridden."""
+        key = (num_simulations, overrides)
+        if key not in self._batches:
+            cores = self.num_threads or os.cpu_count() or 1
+            batch = Batch(self.model, num_simulations, min(cores, num_simulations))
+            for name in self.readings:  # is computed from the first call on
+                batch.bind(name)
+            self._batches[key] = batch
+        return self._batches[key]
+
+
+def load(source: ModelFile) -> BatchSimulator:
+    """Returns the simulator of a model file.
+
+    A state that goes bad stays bad, where MuJoCo would reset it without a word. The
+    solver's limits are the file's own, except that PGS's would not suit Newton.
+    """
+
+    def edit(spec: mujoco.MjSpec) -> None:
+        if "cfrc_ext" in source.readings:  # computed only where a sensor needs it
+            body = spec.worldbody.first_body()
+            spec.add_sensor(
+                name="contact_forces",
+                type=mujoco.mjtSensor.mjSENS_FRAMELINACC,
+                objtype=mujoco.mjtObj.mjOBJ_BODY,
+                objname=body.name,
+            )
+
+    _expect_warnings()
+    model = source.compile(edit)
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    return BatchSimulator(model, source.substeps, source.readings)
+
+
+def _expect_warnings() -> None:
+    """Keeps MuJoCo from writing a log file about simulations that are broken."""
+    previous: Any = mujoco.get_mju_user_warning()
+    if getattr(previous, "expects_broken", False):
+        return
+
+    def warn(message: str) -> None:
+        if not message.startswith(_EXPECTED):
+            (previous or print)(message)
+
+    warn.expects_broken = True  # pyright: ignore[reportFunctionMemberAccess]
+    mujoco.set_mju_user_warning(warn)

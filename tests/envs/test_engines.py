@@ -1,0 +1,213 @@
+"""The engines as such: devices, threads, batches, what is refused."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import ROOT, tiny_config
+
+from cemrl_jax.config import ConfigError
+from cemrl_jax.envs import engines
+from cemrl_jax.envs.engines import mujoco as c_engine
+from cemrl_jax.envs.robots import HalfCheetah
+
+SOURCE = HalfCheetah().source
+
+
+def perturbed(simulator, key):
+    return simulator.start(*engines.perturbed_start(simulator, key, 0.1))
+
+
+def walk(simulator, num_envs, num_steps=10, overrides=None):
+    """The states of robots `[E]` after some random steps."""
+    keys = jax.random.split(jax.random.key(0), num_envs)
+    start = jax.vmap(
+        lambda key: simulator.start(*engines.perturbed_start(simulator, key, 0.1))
+    )
+    action = jax.random.uniform(
+        jax.random.key(1), (num_steps, num_envs, 6), minval=-1, maxval=1
+    )
+
+    @jax.jit
+    def run(keys, action, overrides):
+        def step(state, action):
+            return jax.vmap(simulator.step)(state, action, overrides), None
+
+        return jax.lax.scan(step, start(keys), action)[0]
+
+    return jax.device_get(run(keys, action, overrides or {}))
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    one = c_engine.BatchSimulator(**vars_of(num_threads=1))
+    four = c_engine.BatchSimulator(**vars_of(num_threads=4))
+    jax.tree.map(np.testing.assert_array_equal, walk(one, 13), walk(four, 13))
+
+
+def vars_of(num_threads):
+    base = c_engine.load(SOURCE)
+    return {
+        "model": base.model,
+        "substeps": base.substeps,
+        "readings": base.readings,
+        "num_threads": num_threads,
+    }
+
+
+def test_a_robot_does_not_depend_on_its_place_among_others():
+    simulator = c_engine.load(SOURCE)
+    many, few = walk(simulator, 9), walk(simulator, 9)
+    jax.tree.map(np.testing.assert_array_equal, many, few)
+    keys = jax.random.split(jax.random.key(0), 9)
+    start = jax.vmap(
+        lambda key: simulator.start(*engines.perturbed_start(simulator, key, 0.1))
+    )
+    alone = jax.jit(start)(keys[4:5])
+    together = jax.jit(start)(keys)
+    np.testing.assert_array_equal(alone.qpos[0], together.qpos[4])
+
+
+def test_overrides_of_one_call_do_not_stay_for_the_next():
+    simulator = c_engine.load(SOURCE)
+    before = walk(simulator, 5)
+    mass = np.asarray(simulator.model.body_mass, np.float32)
+    heavy = walk(simulator, 5, overrides={"body_mass": jnp.tile(2 * mass, (5, 1))})
+    assert (heavy.qpos != before.qpos).any()
+    jax.tree.map(np.testing.assert_array_equal, walk(simulator, 5), before)
+
+
+def test_an_axis_for_seeds_is_one_call_of_the_engine(monkeypatch):
+    calls = []
+    advance = c_engine.BatchSimulator._advance
+
+    def counted(self, num_steps, inputs, *rest):
+        calls.append(inputs["qpos"].shape)
+        return advance(self, num_steps, inputs, *rest)
+
+    monkeypatch.setattr(c_engine.BatchSimulator, "_advance", counted)
+    simulator = c_engine.load(SOURCE)
+    state = jax.vmap(jax.vmap(simulator.start))(
+        jnp.zeros((3, 4, 9)), jnp.zeros((3, 4, 9))
+    )
+    jax.jit(jax.vmap(jax.vmap(lambda x: simulator.step(x, jnp.ones(6), {}))))(state)
+    assert calls == [(3, 4, 9), (3, 4, 9)]
+
+
+@pytest.mark.parametrize("engine", ["mujoco", "mjx"])
+def test_programs_with_other_axis_names_can_share_a_robot(engine):
+    """Its constants are made in the first trace, and must not carry its mesh."""
+    engines.load.cache_clear()
+    simulator = engines.load(engine, SOURCE)
+    zeros = jnp.zeros((2, 9))
+    for axis in ("first", "second"):
+        start = jax.pmap(simulator.start, axis_name=axis, devices=jax.devices()[:2])
+        state = start(zeros, zeros)
+        step = lambda x: simulator.step(x, jnp.ones(6), {})  # noqa: E731
+        state = jax.pmap(step, axis_name=axis, devices=jax.devices()[:2])(state)
+        assert np.isfinite(state.qpos).all()
+
+
+def test_eight_devices_step_and_average_in_turn():
+    simulator = c_engine.load(SOURCE)
+
+    def run(qpos):
+        def step(state, _):
+            state = jax.vmap(lambda x: simulator.step(x, jnp.ones(6), {}))(state)
+            return state, jax.lax.pmean(state.qpos.mean(), "devices")
+
+        start = jax.vmap(simulator.start)(qpos, jnp.zeros_like(qpos))
+        return jax.lax.scan(step, start, length=20)[1]
+
+    means = jax.pmap(run, axis_name="devices")(jnp.zeros((8, 4, 9)))
+    assert np.isfinite(means).all()
+    np.testing.assert_array_equal(means, np.broadcast_to(means[:1], (8, 20)))
+
+
+MANY = """
+import os, sys
+import jax
+import jax.numpy as jnp
+from cemrl_jax.envs.robots import HalfCheetah
+
+if hasattr(os, "sched_setaffinity"):  # Linux
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+simulator = HalfCheetah().on_engine("mujoco").simulator
+
+def run(qpos):
+    def step(state, _):
+        state = jax.vmap(lambda x: simulator.step(x, jnp.ones(6), {}))(state)
+        return state, jax.lax.pmean(state.qpos.mean(), "devices")
+    start = jax.vmap(simulator.start)(qpos, jnp.zeros_like(qpos))
+    return jax.lax.scan(step, start, length=50)[1]
+
+means = jax.pmap(run, axis_name="devices")(jnp.zeros((8, 128, 9)))
+print(bool(jnp.isfinite(means).all()))
+if hasattr(os, "fork"):
+    child = os.fork()
+    if child == 0:  # a child has no threads of its parent, and needs none to leave
+        os._exit(0)
+    print(os.waitpid(child, 0)[1])
+"""
+
+
+def run_script(script, timeout):
+    flags = "--xla_force_host_platform_device_count=8"
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
+
+
+@pytest.mark.slow
+def test_a_thousand_robots_on_eight_devices_and_two_cores_do_not_wait_for_each_other():
+    done = run_script(MANY, timeout=240)  # takes ten seconds
+    assert done.stdout.split() == ["True", "0"], done.stderr
+
+
+FAILING = """
+import jax, jax.numpy as jnp
+from cemrl_jax.envs.engines import mujoco
+from cemrl_jax.envs.robots import HalfCheetah
+simulator = HalfCheetah().on_engine("mujoco").simulator
+def fail(*args):
+    raise RuntimeError("the engine has a bad day")
+mujoco.BatchSimulator._advance = fail
+print(jax.jit(simulator.start)(jnp.zeros(9), jnp.zeros(9)).qpos)
+"""
+
+
+def test_an_error_of_the_engine_ends_the_program_with_its_message():
+    done = run_script(FAILING, timeout=120)
+    assert done.returncode != 0
+    assert "the engine has a bad day" in done.stderr
+
+
+def test_a_broken_state_stays_broken_and_its_neighbours_sound():
+    simulator = c_engine.load(SOURCE)
+    qpos = jnp.zeros((3, 9)).at[1, 2].set(jnp.nan)
+    state = jax.vmap(simulator.start)(qpos, jnp.zeros((3, 9)))
+    after = jax.vmap(lambda x: simulator.step(x, jnp.ones(6), {}))(state)
+    np.testing.assert_array_equal(np.isfinite(after.qpos).all(1), [True, False, True])
+    assert not (ROOT / "MUJOCO_LOG.TXT").exists()
+
+
+def test_c_mujoco_runs_on_cpu_devices_only(monkeypatch):
+    assert engines.resolve("auto") == "mujoco"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert engines.resolve("auto") == "mjx"
+    with pytest.raises(ConfigError, match=r"env\.engine='mujoco' .* use 'mjx' or"):
+        tiny_config(env__engine="mujoco").validate(1)
+
+
+def test_an_unknown_engine_is_refused_by_name():
+    with pytest.raises(ConfigError, match=r"env\.engine='bullet' must be one of auto"):
+        tiny_config(env__engine="bullet").validate(1)

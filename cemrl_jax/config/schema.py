@@ -156,6 +156,8 @@ class TrainConfig:
       precision: of matrix products in updates: "highest" (float32) or "default" (what
         the device does fastest: TF32 on recent NVIDIA GPUs, bfloat16 on TPUs, float32
         on CPUs). Physics and acting are always at the highest.
+      max_hours: of one start of the program; then it ends the running phase, saves
+        and exits with 0, and --resume goes on. 0 for no limit.
     """
 
     num_epochs: int = 500
@@ -166,6 +168,7 @@ class TrainConfig:
     validation_fold: int = 5
     early_stopping_steps: int = 500
     precision: str = "highest"
+    max_hours: float = 0.0
 
 
 @dataclasses.dataclass

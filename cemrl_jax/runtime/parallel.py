@@ -6,7 +6,8 @@ holds its own devices' part; everything else that a process has is its own.
 """
 
 import os
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -39,6 +40,7 @@ def spmd(step: Callable[..., Any]) -> Any:
         in_axes=(None, 0),
         out_axes=(None, 0, None),
         donate_argnums=(0, 1),
+        devices=in_order(jax.devices()),
     )
     return mapped if jax.process_count() == 1 else _Global(mapped)
 
@@ -87,6 +89,15 @@ def split_keys(key: Array, num_devices: int) -> Array:
     return jax.random.split(key, num_devices)
 
 
+def in_order(devices: Sequence[Any]) -> list[Any]:
+    """Returns devices by process, then by number.
+
+    Rows of a device axis lie in this order on all hosts; `jax.devices()` may follow the
+    wires of a pod instead.
+    """
+    return sorted(devices, key=lambda device: (device.process_index, device.id))
+
+
 def num_devices() -> int:
     """Returns the number of devices that `spmd` maps over, on all hosts together."""
     return jax.device_count()
@@ -98,19 +109,27 @@ def is_first_process() -> bool:
 
 
 def assert_replicated(tree: Any) -> None:
-    """Checks that every device holds the same values.
+    """Checks that every device of every host holds the same values.
 
     Raises:
-      AssertionError: a leaf differs between devices; names it.
+      AssertionError: a leaf differs between devices or hosts; names it.
     """
+    names, sums = [], []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(path)
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         first, *others = [np.asarray(shard.data) for shard in leaf.addressable_shards]
         for number, other in enumerate(others, start=1):
             if not np.array_equal(first, other, equal_nan=first.dtype.kind == "f"):
-                name = jax.tree_util.keystr(path)
                 raise AssertionError(f"{name} differs between device 0 and {number}")
+        names.append(name)
+        sums.append(zlib.crc32(np.ascontiguousarray(first).tobytes()))
+    per_host = gather(np.array(sums, np.uint32))
+    for name, values in zip(names, per_host.T):
+        if (values != values[0]).any():
+            host = int(np.argmax(values != values[0]))
+            raise AssertionError(f"{name} differs between process 0 and {host}")
 
 
 def on_each_device(make: Callable[..., Any], keys: Array, *shared: Any) -> Any:
@@ -118,7 +137,9 @@ def on_each_device(make: Callable[..., Any], keys: Array, *shared: Any) -> Any:
 
     Where there are several processes each gets the rows of its own devices.
     """
-    return jax.pmap(make, in_axes=(0, *(None for _ in shared)))(own_rows(keys), *shared)
+    in_axes = (0, *(None for _ in shared))
+    mapped = jax.pmap(make, in_axes=in_axes, devices=in_order(jax.devices()))
+    return mapped(own_rows(keys), *shared)
 
 
 def agree(text: str) -> str:
@@ -127,6 +148,28 @@ def agree(text: str) -> str:
         return text
     letters = np.frombuffer(text.encode(), np.uint8)
     return bytes(multihost_utils.broadcast_one_to_all(letters)).decode()
+
+
+def gather(values: np.ndarray) -> np.ndarray:
+    """Returns an array of each process, `[P, ...]`; all must call it at once."""
+    if jax.process_count() == 1:
+        return values[None]
+    return np.asarray(multihost_utils.process_allgather(values))
+
+
+def all_rows(values: Array) -> np.ndarray:
+    """Returns an array `[D, ...]` as a host array with the rows of all devices."""
+    if jax.process_count() == 1:
+        return np.asarray(values)
+    return np.asarray(multihost_utils.process_allgather(values, tiled=True))
+
+
+def to_host(values: Array) -> np.ndarray:
+    """Returns an array `[D, E, ...]` as `[d * E, ...]` of this process's d devices."""
+    shards = sorted(
+        values.addressable_shards, key=lambda shard: shard.index[0].start or 0
+    )
+    return np.concatenate([np.asarray(row) for s in shards for row in s.data])
 
 
 def own_rows(worker: Any) -> Any:
@@ -178,8 +221,8 @@ def memory_bytes() -> int | None:
 
 
 def _all_devices() -> Mesh:
-    return Mesh(np.array(jax.devices()), (DEVICES,))
+    return Mesh(np.array(in_order(jax.devices())), (DEVICES,))
 
 
 def _own_devices() -> Mesh:
-    return Mesh(np.array(jax.local_devices()), (DEVICES,))
+    return Mesh(np.array(in_order(jax.local_devices())), (DEVICES,))

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,13 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from cemrl_jax.agents.algorithms import make_algorithm
-from cemrl_jax.data.types import Metrics
+from cemrl_jax.data import replay
+from cemrl_jax.data.types import Metrics, Transition
 from cemrl_jax.evaluation.evaluate import HEADLINE, evaluation_pools, make_evaluate
 from cemrl_jax.reporting.progress import Progress, Row
 from cemrl_jax.runtime import parallel
 from cemrl_jax.runtime.programs import Program
-from cemrl_jax.training.checkpoint import Checkpoints
 from cemrl_jax.training.run import Keys, Run
+from cemrl_jax.training.signals import StopRequest
+from cemrl_jax.training.storage import Ring, Storage
 
 
 @dataclasses.dataclass
@@ -26,45 +29,63 @@ class Member:
 
     run: Run
     progress: Progress
-    checkpoints: Checkpoints
+    storage: Storage
 
 
-def train(run: Run, progress: Progress, checkpoints: Checkpoints) -> None:
+def train(
+    run: Run, progress: Progress, storage: Storage, stop: StopRequest | None = None
+) -> int:
     """Runs the epochs that are left of one run; see `train_together`."""
-    train_together([Member(run, progress, checkpoints)])
+    return train_together([Member(run, progress, storage)], stop=stop)
 
 
 def train_together(
-    members: Sequence[Member], profile_dir: pathlib.Path | None = None
-) -> None:
+    members: Sequence[Member],
+    profile_dir: pathlib.Path | None = None,
+    stop: StopRequest | None = None,
+) -> int:
     """Runs the epochs that are left of runs that differ in their seed only.
 
     All of them advance in the same programs, each with its own learner, replay, tasks
     and random numbers, and each as it would alone up to the rounding of float32.
 
     Args:
-      members: the runs, at the same epoch; advanced in place.
+      members: the runs, at the same phase of the same epoch; advanced in place.
       profile_dir: where to write what `jax.profiler` sees of the first of these epochs.
+      stop: asked between two phases; the state there is then saved.
+
+    Returns:
+      Why it stopped, see `StopRequest.reason`; 0 if all epochs are done.
     """
+    stop = stop or StopRequest()
     group = Group(members)
     group.compile()
-    if group.epoch == 0:
-        rows = group.empty_rows()
-        for _ in range(group.config.rollout.num_initial):
-            group.run_phase("collect", rows)
-        group.finish_epoch(rows)
-    while group.epoch < group.config.train.num_epochs:
-        rows = group.empty_rows()
-        with _profile(profile_dir):
-            for name in group.programs:
-                group.run_phase(name, rows)
-        profile_dir = None
-        group.advance()
-        group.finish_epoch(rows)
+    stop.at_once = False
+    reason = 0
+    while not reason and not group.is_finished:
+        begun = group.begun
+        with _profile(profile_dir if begun else None):
+            reason = _run_epoch(group, stop)
+        profile_dir = None if begun else profile_dir
+    if reason:
+        group.save_where_stopped()
     group.leave()
     for member in members:
-        member.checkpoints.wait()
-    members[0].progress.phase("done")
+        member.storage.wait()
+    members[0].progress.phase("stopped" if reason else "done")
+    return reason
+
+
+def _run_epoch(group: "Group", stop: StopRequest) -> int:
+    """Runs what is left of an epoch; returns why it stopped, 0 if it is over."""
+    for name in group.phases_left():
+        if reason := stop.reason():
+            return reason
+        group.run_phase(name)
+    if reason := stop.reason():
+        return reason
+    group.finish_epoch()
+    return 0
 
 
 def _profile(directory: pathlib.Path | None) -> contextlib.AbstractContextManager:
@@ -93,6 +114,8 @@ class Group:
         )
         for run in runs:
             del run.learner, run.worker  # a second copy would not fit everywhere
+        self._rows: list[Row] = [dict(run.row) for run in runs]
+        self._saved_clock = runs[0].clock
         self._pools = _stack([evaluation_pools(run.pools) for run in runs], 0)
         self._evaluation_keys = jnp.stack(
             [Keys.of(run.config.seed).evaluation for run in runs]
@@ -102,6 +125,25 @@ class Group:
     def epoch(self) -> int:
         """Epochs done."""
         return self._members[0].run.epoch
+
+    @property
+    def begun(self) -> bool:
+        """Whether the initial collects are done."""
+        return self._members[0].run.begun
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no epoch is left."""
+        return self._members[0].run.is_finished
+
+    def phases_left(self) -> list[str]:
+        """Returns the phases of the running epoch that are not done yet.
+
+        The initial collects make an epoch of their own, number 0.
+        """
+        initial = ["collect"] * self.config.rollout.num_initial
+        phases = list(self.programs) if self.begun else initial
+        return phases[self._members[0].run.phase :]
 
     def compile(self) -> None:
         """Compiles everything that will run, and reports how long it took."""
@@ -130,13 +172,10 @@ class Group:
             {name: program.compile_seconds for name, program in programs.items()}
         )
 
-    def empty_rows(self) -> list[Row]:
-        """Returns a row for each seed to fill in."""
-        return [{} for _ in self._members]
-
-    def run_phase(self, name: str, rows: list[Row]) -> None:
+    def run_phase(self, name: str) -> None:
         """Runs a phase and adds its metrics and seconds to the rows."""
         self._members[0].progress.phase(name)
+        rows = self._rows
         (self._learner, self._worker, metrics), seconds = self.programs[name](
             self._learner, self._worker
         )
@@ -150,16 +189,15 @@ class Group:
             speed["speed/env_steps_per_second"] = len(rows) * steps / seconds
         elif "sac/value" in metrics:
             speed["speed/updates_per_second"] = len(rows) * updates / seconds
-        for row in rows:
+        for row, member in zip(rows, self._members):
             row |= speed
+            member.run.phase += 1
+            member.run.clock += 1
 
-    def advance(self) -> None:
-        """Counts an epoch."""
-        for member in self._members:
-            member.run.epoch += 1
-
-    def finish_epoch(self, rows: list[Row]) -> None:
-        """Evaluates and saves where this epoch is due, and writes the rows."""
+    def finish_epoch(self) -> None:
+        """Counts the epoch, evaluates and saves where it is due, writes the rows."""
+        rows = self._rows
+        self._advance()
         _check_finite(rows, self.epoch)
         last = self.epoch == self.config.train.num_epochs
         save = last or self.epoch % self.config.checkpoint.interval == 0
@@ -183,30 +221,63 @@ class Group:
         shown = {name: float(np.mean([r[name] for r in rows])) for name in rows[0]}
         for row, member in zip(rows, self._members):
             member.progress.row(row, shown)
+        self._rows = [{} for _ in self._members]
         if save:
             self._members[0].progress.phase("save")
             self._save([row[HEADLINE] for row in rows])
 
-    def _save(self, test_returns: list[float]) -> None:
+    def save_where_stopped(self) -> None:
+        """Saves between two phases, unless the state on disk is the same."""
+        if self._members[0].run.clock > self._saved_clock:
+            self._members[0].progress.phase("save")
+            self._save([None] * len(self._members))
+
+    def _advance(self) -> None:
+        """Counts the epoch whose phases are done."""
+        for member in self._members:
+            run = member.run
+            run.epoch += run.begun
+            run.begun, run.phase, run.clock = True, 0, run.clock + 1
+
+    def _save(self, test_returns: Sequence[float | None]) -> None:
+        """Saves each seed; None for a test return where the run is interrupted."""
         parallel.assert_replicated(self._learner)
+        self._saved_clock = self._members[0].run.clock
         for number, (member, test_return) in enumerate(
             zip(self._members, test_returns)
         ):
-            counters = {
-                "env_steps": member.run.env_steps,
-                "num_devices": parallel.num_devices(),
-                "replay_length": self.config.replay_length,
-            }
-            worker = None
-            if self.config.checkpoint.replay:
-                worker = _part(self._worker, number, 1)
-            member.checkpoints.save(
-                member.run.epoch,
+            member.run.row = self._rows[number]
+            keys = jax.random.key_data(self._worker.key[:, number])
+            state = member.run.position() | {"keys": parallel.all_rows(keys).tolist()}
+            member.storage.save(
+                member.run.clock if test_return is None else member.run.epoch,
                 _part(self._learner, number, 0),
-                worker,
-                counters,
+                state,
+                self._ring(number) if self.config.checkpoint.replay else None,
+                functools.partial(self._collected, number),
                 test_return,
             )
+
+    def _ring(self, number: int) -> Ring:
+        """Returns what the replay of a seed holds."""
+        memory, num_steps = self._worker.replay, self.config.rollout.num_steps
+        cursor, size = (
+            int(leaf.addressable_data(0)[0, number])
+            for leaf in (memory.cursor, memory.size)
+        )
+        return Ring(
+            collects=self._members[number].run.collects,
+            held=size // num_steps,
+            num_steps=num_steps,
+            cursor=cursor,
+            length=self.config.replay_length,
+        )
+
+    def _collected(self, number: int, start: int) -> Transition:
+        """Returns a collect of a seed `[E, n, ...]` of this process's devices."""
+        steps = self.config.rollout.num_steps
+        chunk = replay.cut(self._worker.replay.data, number, start, steps)
+        return jax.tree.map(parallel.to_host, chunk)
 
     def leave(self) -> None:
         """Gives the runs their states back."""

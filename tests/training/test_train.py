@@ -22,6 +22,7 @@ from cemrl_jax.evaluation.evaluate import CASES
 from cemrl_jax.runtime import parallel, programs
 from cemrl_jax.training import loop
 from cemrl_jax.training import run as run_lib
+from cemrl_jax.training.checkpoint import Checkpoints
 
 COMPILE = "/jax/core/compile/backend_compile_duration"
 
@@ -288,6 +289,6 @@ def test_a_number_that_is_not_finite_ends_the_run_and_is_named(monkeypatch, tmp_
     with pytest.raises(FloatingPointError, match=r"epoch 1: sac/value is not finite"):
         run_training(tiny_config(), tmp_path / "run")
     assert [row["epoch"] for row in read_rows(tmp_path / "run")] == ["0"]
-    saved = loop.Checkpoints(tmp_path / "run" / "checkpoints", read_only=True)
+    saved = Checkpoints(tmp_path / "run" / "checkpoints", read_only=True)
     with saved:
         assert saved.latest() == 0

@@ -21,7 +21,7 @@ def get_config() -> Config:
     now and then, and the robot falls at high speeds until it has learnt again.
     """
     return Config(
-        name="cheetah-stationary-vel",
+        name="quickstart",
         env=cheetah_stationary_vel.get_config().env,
         rollout=RolloutConfig(num_envs=80, num_steps=200),
         replay=ReplayConfig(capacity=1_000_000),

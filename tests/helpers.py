@@ -22,7 +22,8 @@ from cemrl_jax.runtime import parallel
 from cemrl_jax.training import loop
 from cemrl_jax.training import resume as resume_lib
 from cemrl_jax.training import run as run_lib
-from cemrl_jax.training.checkpoint import Checkpoints
+from cemrl_jax.training.signals import StopRequest
+from cemrl_jax.training.storage import Storage
 
 ROOT = pathlib.Path(__file__).parent.parent
 PRESETS = sorted(
@@ -142,13 +143,12 @@ class _FewDevices:
     def local_devices(self) -> list[Any]:
         return self._devices
 
+    devices = local_devices
+
     def local_device_count(self) -> int:
         return len(self._devices)
 
     device_count = local_device_count
-
-    def pmap(self, *args: Any, **kwargs: Any) -> Any:
-        return jax.pmap(*args, **{**kwargs, "devices": self._devices})
 
 
 def use_devices(monkeypatch: Any, num_devices: int) -> None:
@@ -179,23 +179,27 @@ def on_one_device(step: Any) -> Any:
     return call
 
 
-def run_training(config: Config, directory: pathlib.Path, resume: bool = False) -> Any:
-    """Trains as `scripts/train.py` does; returns the finished run."""
+def run_training(
+    config: Config,
+    directory: pathlib.Path,
+    resume: bool = False,
+    stop: StopRequest | None = None,
+) -> Any:
+    """Trains as `scripts/train.py` does; returns the run as it ends."""
     if resume:
         run = resume_lib.resume_run(config, directory)
     else:
         run = run_lib.start_run(config, directory)
     directory.mkdir(parents=True, exist_ok=resume)
     run_lib.store_run(run)
-    saved = Checkpoints(directory / "checkpoints", config.checkpoint.keep)
     progress = Progress(
         directory,
         config.train.num_epochs,
-        resumed_epoch=run.epoch if resume else None,
+        resumed_epoch=run.logged_epoch if resume else None,
         tensorboard=config.tensorboard,
     )
-    with saved, progress:
-        loop.train(run, progress, saved)
+    with Storage(directory, config.checkpoint.keep, run.collects) as saved, progress:
+        loop.train(run, progress, saved, stop)
     return run
 
 

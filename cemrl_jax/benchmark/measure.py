@@ -7,16 +7,10 @@ the clock is read, and reported as the median of several repeats.
 """
 
 import dataclasses
-import datetime
 import functools
-import importlib.metadata
 import math
-import os
-import pathlib
-import platform
 import re
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -40,7 +34,7 @@ from cemrl_jax.data import replay
 from cemrl_jax.data.rollout import deal_tasks
 from cemrl_jax.data.types import ReplayState, Transition, WorkerState
 from cemrl_jax.envs import NonStationaryEnv, Task
-from cemrl_jax.runtime import parallel
+from cemrl_jax.runtime import parallel, provenance
 from cemrl_jax.training.run import make_pools
 from cemrl_jax.training.state import example_transition
 
@@ -48,8 +42,6 @@ Row = dict[str, Any]
 Seconds = dict[str, list[float]]
 """Program -> seconds of each repeat."""
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
-PACKAGES = ("jax", "jaxlib", "mujoco", "mujoco-mjx", "flax", "optax")
 NUM_DISPATCHES = 30
 
 
@@ -718,42 +710,8 @@ def sizes(config: BenchmarkConfig, subject: Subject) -> Row:
 
 def environment(measure: str, config: BenchmarkConfig) -> Row:
     """Returns what is measured, on which device, with which versions."""
-    device = jax.local_devices()[0]
     return {
         "measure": measure,
         "benchmark": config.name,
         "preset": config.base.name,
-        "platform": device.platform,
-        "device_kind": device.device_kind,
-        "host": _processor(),
-        "host_cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in PACKAGES},
-        "revision": _revision(),
-        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "compile_cache": bool(jax.config.values["jax_compilation_cache_dir"]),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-    }
-
-
-def _processor() -> str:
-    """Returns the name of the processor."""
-    info = pathlib.Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
-    return names[0].strip() if names else platform.processor() or platform.machine()
-
-
-def _revision() -> str:
-    """Returns the git revision, with a plus sign if files differ from it."""
-    git = ["git", "-C", str(ROOT)]
-    try:
-        head = subprocess.check_output(
-            [*git, "rev-parse", "--short", "HEAD"], text=True, stderr=subprocess.DEVNULL
-        )
-        clean = subprocess.run([*git, "diff", "--quiet", "HEAD"], check=False)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.strip() + ("+" if clean.returncode else "")
+    } | provenance.environment()

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.benchmark.measure import ROOT, BenchmarkConfig, Row, environment
+from cemrl_jax.benchmark.measure import BenchmarkConfig, Row, environment
 from cemrl_jax.config import Config
+from cemrl_jax.runtime import provenance
 
 FIRST_EPOCH = "epoch 1/1"
 
@@ -63,13 +64,13 @@ def time_to_first_epoch(folder: pathlib.Path) -> float:
       RuntimeError: training failed.
     """
     command = [
-        *(sys.executable, str(ROOT / "scripts" / "train.py")),
+        *(sys.executable, str(provenance.ROOT / "scripts" / "train.py")),
         *(f"--config={folder / 'config.json'}", f"--compile-cache={folder / 'cache'}"),
     ]
     start, seconds, lines = time.perf_counter(), None, []
     with subprocess.Popen(
         command,
-        cwd=ROOT,
+        cwd=provenance.ROOT,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -51,14 +51,15 @@ def parser(description: str, epilog: str = "") -> argparse.ArgumentParser:
     return result
 
 
-def run(main: Callable[[], None]) -> NoReturn:
+def run(main: Callable[[], int | None]) -> NoReturn:
     """Runs a script's main function and turns failures into messages.
 
-    Exits with 0, with 2 for bad input, 1 for what went wrong later, 130 for Ctrl-C.
+    Exits with what the function returns, or 0; with 2 for bad input, 1 for what went
+    wrong later, 130 for Ctrl-C.
     """
     code = 0
     try:
-        main()
+        code = main() or 0
     except ConfigError as error:
         code = _complain("error", error, 2)
     except FloatingPointError as error:

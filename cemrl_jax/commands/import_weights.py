@@ -95,13 +95,9 @@ def write_run(config: Config, learner: LearnerState, directory: pathlib.Path) ->
         unfinished.mkdir()
         config_lib.save(config, unfinished / "config.json")
         task_pools.save(make_pools(config), unfinished)
-        counters = {
-            "env_steps": 0,
-            "num_devices": 1,
-            "replay_length": config.replay_length,
-        }
         with Checkpoints(unfinished / "checkpoints") as checkpoints:
-            checkpoints.save(0, learner, None, counters, value=float("-inf"))
+            state = {"epoch": 0, "begun": True, "clock": 0, "ring": None}
+            checkpoints.save(0, learner, state, value=float("-inf"))
             checkpoints.wait()
         shutil.move(unfinished, directory)
 

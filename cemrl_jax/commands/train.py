@@ -1,18 +1,21 @@
 """Trains CEMRL: collects, learns, evaluates and saves until the epochs are done."""
 
+import argparse
 import contextlib
 import dataclasses
 import datetime
 import pathlib
 import sys
+from collections.abc import Sequence
 
+from cemrl_jax import config as config_lib
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import Config, ConfigError, presets
 from cemrl_jax.reporting.progress import Progress
-from cemrl_jax.runtime import parallel
-from cemrl_jax.training import loop, resume, state
+from cemrl_jax.runtime import parallel, provenance
+from cemrl_jax.training import changes, loop, resume, signals, state, storage
 from cemrl_jax.training import run as run_lib
-from cemrl_jax.training.checkpoint import Checkpoints
+from cemrl_jax.training.lock import Lock
 from cemrl_jax.training.programs import compile_programs
 
 EXAMPLES = """\
@@ -24,25 +27,68 @@ examples:
   python scripts/train.py --config=output/point-vel/<run>/config.json
   python scripts/train.py --resume=output/point-vel/<run>
   python scripts/train.py --resume=output/point-vel/<run> --config.train.num_epochs=99
+  python scripts/train.py --resume=output/point-vel/latest
+  python scripts/train.py --resume=latest --config=configs/quickstart.py
+
+stopping:
+  On SIGTERM or SIGINT (Ctrl-C) the running phase ends, the run is saved where it is,
+  and --resume goes on as if it had never stopped. While nothing has run yet, and on a
+  second signal, the process exits at once; the last checkpoint stays whole.
+
+exit codes:
+  0    all epochs are done, or train.max_hours is over and the run is saved
+  1    something went wrong on the way
+  2    bad input: nothing has been done
+  130  SIGINT, 143 SIGTERM: stopped and saved; so that a scheduler sees that the job is
+       not finished and starts it again. 0 instead with --exit-zero
 
 """
 
 
-def main() -> None:
-    """Reads the command line and trains."""
+def main() -> int:
+    """Reads the command line and trains; returns the exit code."""
     epilog = EXAMPLES + command_line.OVERRIDES + command_line.describe(Config())
     parser = command_line.parser("Trains CEMRL.", epilog)
+    add_arguments(parser)
+    args, overrides = parser.parse_known_args()
+    if args.list:
+        print(presets.describe(command_line.load_presets()))
+        return 0
+    config, directory = read(args, overrides)
+    command_line.join_processes(args.distributed)
+    config.validate(parallel.num_devices())
+    if args.check:
+        print("the configuration is valid")
+        return 0
+    command_line.use_compile_cache(args.compile_cache)
+    reason = train(config, directory, args.init_from, args.profile)
+    return signals.exit_code(reason, args.exit_zero) if reason else 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of this command."""
     parser.add_argument(
         "--config", metavar="FILE", help="a preset in configs/ or a saved config.json"
     )
     parser.add_argument(
-        "--resume", metavar="RUN", help="continue the run in this folder"
+        "--resume",
+        metavar="RUN",
+        help="continue the run in this folder; FOLDER/latest: the newest run in a"
+        " folder; latest, with --config: the newest run of this configuration's name"
+        " and seed in its output_dir, or a new one if there is none. A run that has not"
+        " saved anything yet begins again",
     )
     parser.add_argument(
         "--init-from", metavar="RUN", help="start from the best weights of this run"
     )
     parser.add_argument(
         "--check", action="store_true", help="check the configuration and stop"
+    )
+    parser.add_argument(
+        "--exit-zero",
+        action="store_true",
+        help="exit with 0 after a signal, for schedulers that must take a job that was"
+        " stopped and saved for a success",
     )
     parser.add_argument(
         "--distributed",
@@ -60,80 +106,125 @@ def main() -> None:
         help="write a trace of one epoch's programs to the run's folder profile/, for"
         " xprof or ui.perfetto.dev",
     )
-    args, overrides = parser.parse_known_args()
-    if args.list:
-        print(presets.describe(command_line.load_presets()))
-        return
-    if args.resume and (args.config or args.init_from):
+
+
+def read(
+    args: argparse.Namespace, overrides: Sequence[str]
+) -> tuple[Config, pathlib.Path | None]:
+    """Returns the configuration, and the folder of the run to resume, if any.
+
+    Raises:
+      ConfigError: the arguments contradict each other, or name what is not there.
+    """
+    if not args.resume:
+        return command_line.read_config(args.config, overrides), None
+    latest = args.resume == resume.LATEST
+    if args.init_from or (args.config and not latest):
         raise ConfigError("--resume takes its configuration from the run: no --config")
-    if args.resume and not pathlib.Path(args.resume, "config.json").is_file():
-        raise ConfigError(f"--resume={args.resume}: no run there (no config.json)")
-    source = f"{args.resume}/config.json" if args.resume else args.config
-    config = command_line.read_config(source, overrides)
-    command_line.join_processes(args.distributed)
-    config.validate(parallel.num_devices())
-    if args.check:
-        print("the configuration is valid")
-        return
-    command_line.use_compile_cache(args.compile_cache)
-    train(config, args.resume, args.init_from, args.profile)
+    if latest and args.config:
+        config = command_line.read_config(args.config, overrides)
+        directory = resume.find_run(args.resume, config)
+    else:
+        directory = resume.find_run(args.resume, None)
+        config = command_line.read_config(f"{directory}/config.json", overrides)
+    if directory is not None:
+        changes.check_resume(config_lib.load(directory / "config.json"), config)
+    return config, directory
 
 
 def train(
-    config: Config, resume: str | None, init_from: str | None, profile: bool
-) -> None:
-    """Trains in new folders, or on in the folder of the run to resume."""
+    config: Config,
+    directory: pathlib.Path | None,
+    init_from: str | None,
+    profile: bool,
+) -> int:
+    """Trains in new folders, or on in the folder of the run to resume.
+
+    Returns:
+      Why it stopped, see `StopRequest.reason`; 0 if all epochs are done.
+    """
     print(run_lib.describe(config, config.num_seeds), flush=True)
-    runs = [resume_run(config, resume)] if resume else new_runs(config)
-    programs = compile_programs(
-        config,
-        [run.config.seed for run in runs],
-        [run.pools for run in runs],
-        lambda name: print(f"compiling {name}", flush=True),
-    )
-    programs.check_memory(config)
-    start = first_state(config, runs, init_from)
-    for run in runs:
-        print(f"output in {run.directory}", flush=True)
+    stop = signals.StopRequest(config.train.max_hours)
     with contextlib.ExitStack() as stack:
-        members = [
-            open_member(run, bool(resume), run is runs[0], stack) for run in runs
-        ]
+        if directory is not None:
+            if parallel.is_first_process():
+                stack.enter_context(Lock(directory))
+            if resume.is_finished(config, directory):
+                epochs = config.train.num_epochs
+                print(
+                    f"the run in {directory} is finished: all {epochs} epochs are done;"
+                    " a larger --config.train.num_epochs goes on"
+                )
+                return 0
+            runs = [resume.resume_run(config, directory)]
+        else:
+            runs = new_runs(config)
+        programs = compile_programs(
+            config,
+            [run.config.seed for run in runs],
+            [run.pools for run in runs],
+            lambda name: print(f"compiling {name}", flush=True),
+        )
+        programs.check_memory(config)
+        start = first_state(config, runs, init_from)
+        for run in runs:
+            print(f"output in {run.directory}", flush=True)
+        members = open_members(runs, directory is not None, stack)
         members[0].progress.compiled(programs.compile_seconds)
+        hint = "\n".join(filter(None, map(way_on, runs)))
+        stack.enter_context(signals.listening(stop, hint))
+        profile_dir = runs[0].directory / "profile" if profile else None
         try:
-            loop.train_together(
-                members,
-                start,
-                programs,
-                runs[0].directory / "profile" if profile else None,
-            )
+            reason = loop.train_together(members, start, programs, profile_dir, stop)
         except (KeyboardInterrupt, OSError, RuntimeError, FloatingPointError):
-            for run in runs:
-                print(f"to go on: {sys.argv[0]} --resume={run.directory}")
+            print("\n".join(filter(None, map(way_on, runs))), flush=True)
             raise
     for run in runs:
-        print(f"results in {run.directory}")
+        if reason:
+            print(f"stopped by {signals.name(reason)} and saved; {way_on(run)}")
+        else:
+            print(f"results in {run.directory}")
+    return reason
 
 
-def open_member(
-    run: run_lib.Run, resumed: bool, show: bool, stack: contextlib.ExitStack
-) -> loop.Member:
-    """Makes a run's folder, or opens it again, and what writes into it."""
-    config, writes = run.config, parallel.is_first_process()
-    if writes:
-        run.directory.mkdir(parents=True, exist_ok=resumed)
-        run_lib.store_run(run)
-    saved = Checkpoints(run.directory / "checkpoints", config.checkpoint.keep)
-    progress = Progress(
-        run.directory if writes else None,
-        config.train.num_epochs,
-        resumed_epoch=run.epoch if resumed else None,
-        tensorboard=config.tensorboard,
-        show=show,
-    )
-    stack.enter_context(saved)
-    stack.enter_context(progress)
-    return loop.Member(run, progress, saved)
+def open_members(
+    runs: Sequence[run_lib.Run], resumed: bool, stack: contextlib.ExitStack
+) -> list[loop.Member]:
+    """Opens the folders of runs, new ones created, until the stack is left."""
+    writes, members = parallel.is_first_process(), []
+    for run in runs:
+        if writes:
+            run.directory.mkdir(parents=True, exist_ok=resumed)
+            if not resumed:
+                stack.enter_context(Lock(run.directory))
+            run_lib.store_run(run)
+            provenance.record(
+                run.directory,
+                provenance.start(run.epoch, run.config.env.resolved_engine),
+            )
+        saved = storage.Storage(run.directory, run.config.checkpoint.keep, run.collects)
+        progress = Progress(
+            run.directory if writes else None,
+            run.config.train.num_epochs,
+            resumed_epoch=run.logged_epoch if resumed else None,
+            tensorboard=run.config.tensorboard,
+            show=not members,
+        )
+        stack.enter_context(saved)
+        stack.enter_context(progress)
+        members.append(loop.Member(run, progress, saved))
+    return members
+
+
+def way_on(run: run_lib.Run) -> str:
+    """Returns how a run goes on that ends early; empty if it cannot."""
+    if not (run.directory / "config.json").is_file():
+        return ""
+    if run.config.checkpoint.replay:
+        return f"to go on: {sys.argv[0]} --resume={run.directory}"
+    if storage.complete(run.directory / storage.CHECKPOINTS):
+        return f"to use its weights: {sys.argv[0]} --init-from={run.directory}"
+    return ""
 
 
 def new_runs(config: Config) -> list[run_lib.Run]:
@@ -145,32 +236,23 @@ def new_runs(config: Config) -> list[run_lib.Run]:
         directory = pathlib.Path(config.output_dir, config.name, f"{now}-{seed}")
         if directory.exists():
             raise ConfigError(f"{directory} exists already: wait a second")
-        pools = run_lib.make_pools(own)
-        runs.append(run_lib.Run(own, directory, None, None, pools))
+        runs.append(run_lib.Run(own, directory, None, None, run_lib.make_pools(own)))
     return runs
 
 
 def first_state(
-    config: Config, runs: list[run_lib.Run], init_from: str | None
+    config: Config, runs: Sequence[run_lib.Run], init_from: str | None
 ) -> state.State:
     """Returns the state of runs: a resumed one's own, or a fresh one for all."""
     if runs[0].worker is not None:
         return state.State(runs[0].learner, runs[0].worker)
-    start = state.initial(
-        config,
-        [run.config.seed for run in runs],
-        [run.pools["train"] for run in runs],
-    )
-    if init_from:
-        source = pathlib.Path(init_from)
-        learner = resume.with_weights(config, start.learner, source, len(runs))
-        start = start.replace(learner=learner)
-    return start
-
-
-def resume_run(config: Config, directory: str) -> run_lib.Run:
-    """Returns the run in a folder as its newest checkpoint left it."""
-    return resume.resume_run(config, pathlib.Path(directory))
+    numbers = [run.config.seed for run in runs]
+    start = state.initial(config, numbers, [run.pools["train"] for run in runs])
+    if not init_from:
+        return start
+    source = pathlib.Path(init_from)
+    learner = resume.with_weights(config, start.learner, source, len(runs))
+    return start.replace(learner=learner)
 
 
 def console() -> None:

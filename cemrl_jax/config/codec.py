@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from cemrl_jax.config.fields import ConfigError, field_names, nearest
 from cemrl_jax.config.schema import Config, EnvConfig
 from cemrl_jax.envs import ROBOTS, SCHEDULES, TASKS
+from cemrl_jax.runtime import files
 
 Kind = TypeVar("Kind")
 
@@ -43,7 +44,7 @@ def from_dict(data: dict[str, Any], kind: type[Kind] = Config) -> Kind:
 
 def save(config: Any, path: pathlib.Path) -> None:
     """Writes a configuration as JSON."""
-    path.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+    files.write(path, (json.dumps(to_dict(config), indent=2) + "\n").encode())
 
 
 def load(path: pathlib.Path, kind: type[Kind] = Config) -> Kind:

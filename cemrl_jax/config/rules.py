@@ -132,7 +132,13 @@ _RANGES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "at least 2": (lambda value: value >= 2, ("train.validation_fold",)),
     "0 or more": (
         lambda value: value >= 0,
-        ("seed", "rollout.num_initial", "elbo.kl_z_weight", "elbo.kl_y_weight"),
+        (
+            "seed",
+            "rollout.num_initial",
+            "elbo.kl_z_weight",
+            "elbo.kl_y_weight",
+            "train.max_hours",
+        ),
     ),
     "above 0": (
         lambda value: value > 0,

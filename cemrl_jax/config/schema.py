@@ -4,7 +4,7 @@ import dataclasses
 
 from cemrl_jax.config import rules
 from cemrl_jax.config.fields import ConfigError
-from cemrl_jax.envs import NonStationaryEnv
+from cemrl_jax.envs import NonStationaryEnv, engines
 from cemrl_jax.envs.base import Robot, Schedule, TaskDistribution
 from cemrl_jax.envs.robots import HalfCheetah
 from cemrl_jax.envs.robots.legged import LeggedRobot
@@ -33,6 +33,13 @@ class EnvConfig:
     engine: str = "auto"
     num_train_tasks: int = 100
     num_test_tasks: int = 30
+
+    @property
+    def resolved_engine(self) -> str | None:
+        """The engine that runs here; None for a robot without physics engine."""
+        if not isinstance(self.robot, LeggedRobot):
+            return None
+        return engines.resolve(self.engine)
 
     def make(self) -> NonStationaryEnv:
         """Returns the environment."""
@@ -164,6 +171,8 @@ class TrainConfig:
       precision: of matrix products in updates: "highest" (float32) or "default" (what
         the device does fastest: TF32 on recent NVIDIA GPUs, bfloat16 on TPUs, float32
         on CPUs). Physics and acting are always at the highest.
+      max_hours: of one start of the program; then it ends the running phase, saves
+        and exits with 0, and --resume goes on. 0 for no limit.
     """
 
     num_epochs: int = 500
@@ -174,6 +183,7 @@ class TrainConfig:
     validation_fold: int = 5
     early_stopping_steps: int = 500
     precision: str = "highest"
+    max_hours: float = 0.0
 
 
 @dataclasses.dataclass

@@ -5,6 +5,7 @@ ring holds a whole number of chunks: so what is overwritten is always a whole ch
 no window ever reaches across the write position.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -130,6 +131,22 @@ def resize(state: ReplayState, length: int) -> ReplayState:
         cursor=jnp.full_like(state.cursor, kept % length),
         size=jnp.full_like(state.size, kept),
     )
+
+
+@functools.partial(jax.jit, static_argnames="num_steps")
+def cut(data: Any, seed: int | None, start: int, num_steps: int) -> Any:
+    """Returns a chunk `[D, E, n, ...]` of replays `[D, E, L, ...]`.
+
+    With several seeds, `[D, S, E, L, ...]`, of the one with this number.
+    """
+
+    def one(leaf: Array) -> Array:
+        own = leaf
+        if seed is not None:
+            own = jax.lax.dynamic_index_in_dim(leaf, seed, 1, keepdims=False)
+        return jax.lax.dynamic_slice_in_dim(own, start, num_steps, 2)
+
+    return jax.tree.map(one, data)
 
 
 def num_bytes(example: Transition, num_envs: int, length: int) -> int:

@@ -44,6 +44,11 @@ class CsvLog:
                 self._columns = list(reader.fieldnames or [])
                 self._rows = [row for row in reader if int(row["epoch"]) <= keep_epochs]
 
+    @property
+    def last_step(self) -> int | None:
+        """Environment steps at the last row, None if there is none."""
+        return int(self._rows[-1]["env_steps"]) if self._rows else None
+
     def write(self, row: Row) -> None:
         """Adds a row; the file is complete when this returns."""
         self._columns += [name for name in row if name not in self._columns]
@@ -158,18 +163,26 @@ class Progress:
         Args:
           directory: of the run; None in a process that leaves writing to another.
           num_epochs: of the run.
-          resumed_epoch: epochs that an earlier part of the run has done, if any.
+          resumed_epoch: the last epoch whose row an earlier part of the run keeps, -1
+            for none; None in a run that begins.
           tensorboard: write events.
           show: display the progress; of seeds that train together one does.
         """
-        done = resumed_epoch or 0
+        done = max(resumed_epoch or 0, 0)
         self._csv = self._writer = None
         if directory:
             self._csv = CsvLog(directory / "progress.csv", resumed_epoch)
-            self._writer = SummaryWriter(str(directory)) if tensorboard else None
+            self._writer = self._events(directory) if tensorboard else None
         self._num_epochs, self._first = num_epochs, done
         self._start = time.perf_counter()
         self._display: Display = _display(num_epochs, done) if show else NoDisplay()
+
+    def _events(self, directory: pathlib.Path) -> SummaryWriter:
+        """Opens a file of events that takes the place of those after the last row."""
+        last = self._csv.last_step if self._csv else None
+        return SummaryWriter(
+            str(directory), purge_step=None if last is None else last + 1
+        )
 
     def __enter__(self) -> "Progress":
         """Returns itself."""

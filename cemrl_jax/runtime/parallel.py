@@ -5,7 +5,8 @@ Between phases the learner and the workers are then global arrays, of which a pr
 holds its own devices' part; everything else that a process has is its own.
 """
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -40,6 +41,7 @@ def spmd(step: Callable[..., Any]) -> Any:
         in_axes=(None, 0),
         out_axes=(None, 0, None),
         donate_argnums=(0, 1),
+        devices=in_order(jax.devices()),
     )
 
 
@@ -75,6 +77,15 @@ def split_keys(key: Array, num_devices: int) -> Array:
     return jax.random.split(key, num_devices)
 
 
+def in_order(devices: Sequence[Any]) -> list[Any]:
+    """Returns devices by process, then by number.
+
+    Rows of a device axis lie in this order on all hosts; `jax.devices()` may follow the
+    wires of a pod instead.
+    """
+    return sorted(devices, key=lambda device: (device.process_index, device.id))
+
+
 def num_devices() -> int:
     """Returns the number of devices that `spmd` maps over, on all hosts together."""
     return jax.device_count()
@@ -91,19 +102,27 @@ def is_first_process() -> bool:
 
 
 def assert_replicated(tree: Any) -> None:
-    """Checks that every device holds the same values.
+    """Checks that every device of every host holds the same values.
 
     Raises:
-      AssertionError: a leaf differs between devices; names it.
+      AssertionError: a leaf differs between devices or hosts; names it.
     """
+    names, sums = [], []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(path)
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         first, *others = [np.asarray(shard.data) for shard in leaf.addressable_shards]
         for number, other in enumerate(others, start=1):
             if not np.array_equal(first, other, equal_nan=first.dtype.kind == "f"):
-                name = jax.tree_util.keystr(path)
                 raise AssertionError(f"{name} differs between device 0 and {number}")
+        names.append(name)
+        sums.append(zlib.crc32(np.ascontiguousarray(first).tobytes()))
+    per_host = gather(np.array(sums, np.uint32))
+    for name, values in zip(names, per_host.T):
+        if (values != values[0]).any():
+            host = int(np.argmax(values != values[0]))
+            raise AssertionError(f"{name} differs between process 0 and {host}")
 
 
 def on_each_device(make: Callable[..., Any], keys: Array, *shared: Any) -> Any:
@@ -111,7 +130,9 @@ def on_each_device(make: Callable[..., Any], keys: Array, *shared: Any) -> Any:
 
     Where there are several processes each gets the rows of its own devices.
     """
-    return jax.pmap(make, in_axes=(0, *(None for _ in shared)))(own_rows(keys), *shared)
+    in_axes = (0, *(None for _ in shared))
+    mapped = jax.pmap(make, in_axes=in_axes, devices=in_order(jax.devices()))
+    return mapped(own_rows(keys), *shared)
 
 
 def agree(text: str) -> str:
@@ -120,6 +141,28 @@ def agree(text: str) -> str:
         return text
     letters = np.frombuffer(text.encode(), np.uint8)
     return bytes(multihost_utils.broadcast_one_to_all(letters)).decode()
+
+
+def gather(values: np.ndarray) -> np.ndarray:
+    """Returns an array of each process, `[P, ...]`; all must call it at once."""
+    if jax.process_count() == 1:
+        return values[None]
+    return np.asarray(multihost_utils.process_allgather(values))
+
+
+def all_rows(values: Array) -> np.ndarray:
+    """Returns an array `[D, ...]` as a host array with the rows of all devices."""
+    if jax.process_count() == 1:
+        return np.asarray(values)
+    return np.asarray(multihost_utils.process_allgather(values, tiled=True))
+
+
+def to_host(values: Array) -> np.ndarray:
+    """Returns an array `[D, E, ...]` as `[d * E, ...]` of this process's d devices."""
+    shards = sorted(
+        values.addressable_shards, key=lambda shard: shard.index[0].start or 0
+    )
+    return np.concatenate([np.asarray(row) for s in shards for row in s.data])
 
 
 def own_rows(worker: Any) -> Any:
@@ -176,20 +219,12 @@ def on_host(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree)
 
 
-def local_rows(leaf: Array) -> np.ndarray:
-    """Returns the rows of a `[D, ...]` array that this process holds, on the host."""
-    if leaf.is_fully_addressable:
-        return np.asarray(leaf)
-    shards = sorted(leaf.addressable_shards, key=lambda shard: shard.index[0].start)
-    return np.concatenate([np.asarray(shard.data) for shard in shards])
-
-
 def spread(function: Callable[..., Any]) -> Any:
     """Maps `function(learner, part) -> result` over this process's devices.
 
     The learner is the same on every device; part and result are `[D, ...]`.
     """
-    own = jax.local_devices() if jax.process_count() > 1 else None
+    own = in_order(jax.local_devices())
     return jax.pmap(function, in_axes=(None, 0), devices=own)
 
 
@@ -197,7 +232,7 @@ def share(tree: Any) -> tuple[Any, int]:
     """Returns rows `[n, ...]` shared out over this process's devices, `[D, n', ...]`.
 
     All processes call it with the same rows. The last ones are padded with copies of
-    the first; `gather` leaves them out.
+    the first; `collect_rows` leaves them out.
     """
     count = jax.device_count()
     size = jax.tree.leaves(tree)[0].shape[0]
@@ -211,7 +246,7 @@ def share(tree: Any) -> tuple[Any, int]:
     return own_rows(jax.tree.map(split, tree)), size
 
 
-def gather(rows: Any, size: int) -> np.ndarray:
+def collect_rows(rows: Any, size: int) -> np.ndarray:
     """Returns the rows `[size, ...]` that `share` has shared out, on every process."""
     own = np.asarray(rows)
     if jax.process_count() > 1:
@@ -233,8 +268,8 @@ def memory_bytes() -> int | None:
 
 
 def _all_devices() -> Mesh:
-    return Mesh(np.array(jax.devices()), (DEVICES,))
+    return Mesh(np.array(in_order(jax.devices())), (DEVICES,))
 
 
 def _own_devices() -> Mesh:
-    return Mesh(np.array(jax.local_devices()), (DEVICES,))
+    return Mesh(np.array(in_order(jax.local_devices())), (DEVICES,))

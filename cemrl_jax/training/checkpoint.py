@@ -1,6 +1,8 @@
 """Checkpoints: orbax, asynchronous, the last ones and the best."""
 
 import contextlib
+import hashlib
+import json
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -13,9 +15,8 @@ from absl import logging
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from cemrl_jax.agents.cemrl.types import LearnerState
-from cemrl_jax.data.types import WorkerState
-
+FORMAT = 2
+"""Of what `save` writes; 1 held the replay in each checkpoint."""
 METRIC = "value"
 """Name under which orbax stores what the best checkpoint is best at."""
 
@@ -25,14 +26,18 @@ class CheckpointError(RuntimeError):
 
 
 class Checkpoints:
-    """The checkpoints of one run, by epoch.
+    """Checkpoints of a learner and of where its run is, by number.
 
     The learner is saved without a device axis and so restores on any number of
     devices. Use as a context, which waits for what is still being written.
     """
 
     def __init__(
-        self, directory: pathlib.Path, keep: int = 1, read_only: bool = False
+        self,
+        directory: pathlib.Path,
+        keep: int = 1,
+        read_only: bool = False,
+        keep_best: bool = True,
     ) -> None:
         """Opens a folder.
 
@@ -40,6 +45,7 @@ class Checkpoints:
           directory: the folder; created when it is first written.
           keep: number of latest checkpoints to keep, the best one apart.
           read_only: never write.
+          keep_best: keep the best one.
 
         Raises:
           CheckpointError: `read_only` and there is no checkpoint.
@@ -47,15 +53,12 @@ class Checkpoints:
         self._directory = directory.absolute()
         if read_only and not self._directory.is_dir():
             raise CheckpointError(f"no checkpoints in {directory}")
-        policy = AnyPreservationPolicy(
-            [
-                LatestN(keep),
-                BestN(get_metric_fn=lambda metrics: metrics[METRIC], n=1),
-            ]
-        )
+        policies: list[Any] = [LatestN(keep)]
+        if keep_best:
+            policies.append(BestN(get_metric_fn=lambda metrics: metrics[METRIC], n=1))
         with _explained(f"cannot open {directory}"), _quiet_if(read_only):
             options = ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
+                preservation_policy=AnyPreservationPolicy(policies),
                 best_fn=lambda metrics: metrics[METRIC],
                 create=not read_only,
                 read_only=read_only,
@@ -64,7 +67,7 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self._directory, options=options)
         best = self._manager.best_step()
         metrics: Any = None if best is None else self._manager.metrics(best)
-        self._best_value = metrics[METRIC] if metrics else float("-inf")
+        self._best_value = (metrics or {}).get(METRIC, float("-inf"))
         if read_only and self._manager.latest_step() is None:
             raise CheckpointError(f"no complete checkpoint in {directory}")
 
@@ -82,11 +85,11 @@ class Checkpoints:
                 raise
 
     def latest(self) -> int:
-        """Returns the epoch of the newest checkpoint."""
+        """Returns the number of the newest checkpoint."""
         return self._existing(self._manager.latest_step())
 
     def best(self) -> int:
-        """Returns the epoch of the checkpoint with the highest value."""
+        """Returns the number of the checkpoint with the highest value."""
         return self._existing(self._manager.best_step())
 
     def is_best(self, value: float) -> bool:
@@ -94,15 +97,14 @@ class Checkpoints:
         return value > self._best_value
 
     def epochs(self) -> list[int]:
-        """Returns the epochs that have a checkpoint, oldest first."""
+        """Returns the numbers that have a checkpoint, oldest first."""
         return sorted(self._manager.all_steps())
 
     def save(
         self,
         epoch: int,
-        learner: LearnerState,
-        worker: WorkerState | None,
-        counters: dict[str, int],
+        learner: Any,
+        state: dict[str, Any],
         value: float,
     ) -> None:
         """Writes a checkpoint in the background.
@@ -110,27 +112,19 @@ class Checkpoints:
         Args:
           epoch: names it.
           learner: what is learnt.
-          worker: `[D, ...]`, or None to save weights that cannot be resumed from.
-          counters: what else the run needs to know.
+          state: what else the run needs to know, as JSON has it.
           value: of the run's `checkpoint.metric`; the best checkpoint has the highest.
 
         Raises:
           CheckpointError: this or an earlier one could not be written.
         """
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves((learner, worker)))
-        free = shutil.disk_usage(self._directory).free
-        if free < size:
-            raise CheckpointError(
-                f"cannot save epoch {epoch} to {self._directory}: it takes up to"
-                f" {size / 2**20:.1f} MiB and the disk has {free / 2**20:.1f} MiB free;"
-                f" make room or set checkpoint.replay=False"
-            )
+        require_space(self._directory, _num_bytes(learner), f"epoch {epoch}")
+        state = {"format": FORMAT, "learner": _digest_of(learner), **state}
+        state["checksum"] = _checksum(state)
         items: dict[str, Any] = {
             "learner": ocp.args.StandardSave(learner),  # pyright: ignore[reportCallIssue]
-            "counters": ocp.args.JsonSave(counters),  # pyright: ignore[reportCallIssue]
+            "state": ocp.args.JsonSave(state),  # pyright: ignore[reportCallIssue]
         }
-        if worker is not None:
-            items["worker"] = ocp.args.StandardSave(_plain_key(worker))  # pyright: ignore[reportCallIssue]
         with _explained(f"cannot save epoch {epoch} to {self._directory}"):
             self._manager.save(
                 epoch,
@@ -148,51 +142,65 @@ class Checkpoints:
         with _explained(f"cannot write to {self._directory}"):
             self._manager.wait_until_finished()
 
-    def counters(self, epoch: int) -> dict[str, int]:
-        """Returns what was saved as counters."""
-        item = ocp.args.Composite(counters=ocp.args.JsonRestore())
-        return self._restore(epoch, item)["counters"]
+    def state(self, epoch: int) -> dict[str, Any]:
+        """Returns what was saved beside the learner.
 
-    def learner(self, epoch: int, like: LearnerState) -> LearnerState:
+        Raises:
+          CheckpointError: it is damaged, or an earlier version of the program wrote it.
+        """
+        if self._is_old(epoch):
+            raise CheckpointError(
+                f"epoch {epoch} in {self._directory} was saved by an earlier version:"
+                " the run cannot go on, but --init-from takes its weights"
+            )
+        item = ocp.args.Composite(state=ocp.args.JsonRestore())
+        state = self._restore(epoch, item)["state"]
+        if not isinstance(state, dict) or state.get("checksum") != _checksum(state):
+            raise self._damaged(epoch, "state")
+        return state
+
+    def learner(self, epoch: int, like: Any) -> Any:
         """Returns a learner on one device.
 
         Args:
           epoch: which checkpoint.
           like: shapes and dtypes of a learner of the run's configuration.
-        """
-        target = ocp.args.StandardRestore(_on_one_device(like, jax.local_devices()[0]))  # pyright: ignore[reportCallIssue]
-        return self._restore(epoch, ocp.args.Composite(learner=target))["learner"]
-
-    def worker(self, epoch: int, like: WorkerState) -> WorkerState:
-        """Returns workers as arrays of the host, `[D, ...]` as they were saved.
-
-        Args:
-          epoch: which checkpoint.
-          like: shapes and dtypes, with the number of devices of the saving run.
 
         Raises:
-          CheckpointError: the run saved no replay.
+          CheckpointError: it is damaged, or of other shapes.
         """
-        with _quiet_if(True):
-            saved = self._manager.item_metadata(epoch)
-        if "worker" not in saved:
-            raise CheckpointError(
-                f"epoch {epoch} in {self._directory} was saved with"
-                " checkpoint.replay=False: it holds weights only, use --init-from"
-            )
-        like = jax.eval_shape(_plain_key, like)
-        host = jax.local_devices(backend="cpu")[0]
-        target = ocp.args.StandardRestore(_on_one_device(like, host))  # pyright: ignore[reportCallIssue]
-        saved = self._restore(epoch, ocp.args.Composite(worker=target))["worker"]
-        saved = jax.tree.map(np.asarray, saved)
-        return saved.replace(key=jax.random.wrap_key_data(saved.key))
+        target = ocp.args.StandardRestore(_on_one_device(like, jax.local_devices()[0]))  # pyright: ignore[reportCallIssue]
+        learner = self._restore(epoch, ocp.args.Composite(learner=target))["learner"]
+        if self._is_old(epoch):
+            return learner
+        if self.state(epoch)["learner"] != _digest_of(learner):
+            raise self._damaged(epoch, "learner")
+        return learner
+
+    def _is_old(self, epoch: int) -> bool:
+        """Whether a version wrote it that had no checksums."""
+        return (self._directory / str(epoch) / "counters").is_dir()
 
     def _restore(self, epoch: int, args: ocp.args.Composite) -> Any:
         with (
-            _explained(f"cannot read epoch {epoch} in {self._directory}"),
+            _explained(
+                f"cannot read epoch {epoch} in {self._directory}", self._way_out(epoch)
+            ),
             _quiet_if(True),
         ):
             return self._manager.restore(epoch, args=args)
+
+    def _damaged(self, epoch: int, part: str) -> CheckpointError:
+        return CheckpointError(
+            f"cannot read epoch {epoch} in {self._directory}: {part} is damaged, its"
+            f" checksum does not match{self._way_out(epoch)}"
+        )
+
+    def _way_out(self, epoch: int) -> str:
+        older = [other for other in self.epochs() if other < epoch]
+        if not older:
+            return ""
+        return f"; remove {self._directory / str(epoch)} to go on from {older[-1]}"
 
     def _existing(self, epoch: int | None) -> int:
         if epoch is None:
@@ -200,13 +208,48 @@ class Checkpoints:
         return epoch
 
 
+def require_space(directory: pathlib.Path, size: int, what: str) -> None:
+    """Checks that a disk has room for so many bytes.
+
+    Raises:
+      CheckpointError: it has not.
+    """
+    free = shutil.disk_usage(directory).free
+    if free < size:
+        raise CheckpointError(
+            f"cannot save {what} to {directory}: it takes up to"
+            f" {size / 2**20:.1f} MiB and the disk has {free / 2**20:.1f} MiB free;"
+            " make room or set checkpoint.replay=False"
+        )
+
+
+def _num_bytes(tree: Any) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
+
+def _digest_of(learner: Any) -> str:
+    """Returns a digest of a learner's leaves, in order."""
+    digest = hashlib.blake2b(digest_size=8)
+    for leaf in jax.tree.leaves(learner):
+        own = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
+        digest.update(np.ascontiguousarray(own).tobytes())
+    return digest.hexdigest()
+
+
+def _checksum(state: dict[str, Any]) -> str:
+    """Returns a digest of a state, apart from its checksum."""
+    own = {name: value for name, value in state.items() if name != "checksum"}
+    text = json.dumps(own, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
 @contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
+def _explained(what: str, way_out: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:  # orbax raises many kinds, also from its threads
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise CheckpointError(f"{what}: {reason}") from error
+        raise CheckpointError(f"{what}: {reason}{way_out}") from error
 
 
 @contextlib.contextmanager
@@ -233,10 +276,6 @@ def _alone() -> ocp.options.MultiprocessingOptions:
         active_processes={number},
         barrier_sync_key_prefix=f"process_{number}",
     )
-
-
-def _plain_key(worker: WorkerState) -> WorkerState:
-    return worker.replace(key=jax.random.key_data(worker.key))
 
 
 def _on_one_device(tree: Any, device: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -11,16 +12,17 @@ import numpy as np
 
 from cemrl_jax.agents.algorithms import make_algorithm
 from cemrl_jax.config import Config
+from cemrl_jax.data import replay
+from cemrl_jax.data.types import Transition
 from cemrl_jax.reporting.progress import Progress, Row
 from cemrl_jax.runtime import parallel
 from cemrl_jax.training import seeds
 from cemrl_jax.training.checkpoint import Checkpoints
 from cemrl_jax.training.programs import Programs, compile_programs
 from cemrl_jax.training.run import Run
+from cemrl_jax.training.signals import StopRequest
 from cemrl_jax.training.state import State
-
-FAILED = "failed"
-"""Folder of a run with the weights at which it was stopped."""
+from cemrl_jax.training.storage import FAILED, Ring, Storage
 
 
 @dataclasses.dataclass
@@ -30,25 +32,27 @@ class Member:
     Attributes:
       run: what it has done.
       progress: takes its rows.
-      checkpoints: of the run.
+      storage: what it saves.
       failed: the epoch at which its numbers were no longer finite, None if they are.
     """
 
     run: Run
     progress: Progress
-    checkpoints: Checkpoints
+    storage: Storage
     failed: int | None = None
 
 
-def train(run: Run, progress: Progress, checkpoints: Checkpoints) -> None:
+def train(
+    run: Run, progress: Progress, storage: Storage, stop: StopRequest | None = None
+) -> int:
     """Runs the epochs that are left of one run; see `train_together`."""
     programs = compile_programs(
         run.config, [run.config.seed], [run.pools], progress.compiling
     )
     programs.check_memory(run.config)
     progress.compiled(programs.compile_seconds)
-    member = Member(run, progress, checkpoints)
-    train_together([member], State(run.learner, run.worker), programs)
+    state = State(run.learner, run.worker)
+    return train_together([Member(run, progress, storage)], state, programs, stop=stop)
 
 
 def train_together(
@@ -56,36 +60,51 @@ def train_together(
     state: State,
     programs: Programs,
     profile_dir: pathlib.Path | None = None,
-) -> None:
+    stop: StopRequest | None = None,
+) -> int:
     """Runs the epochs that are left of runs that differ in their seed only.
 
     All of them advance in the same programs, each with its own learner, replay, tasks
     and random numbers, and each as it would alone up to the rounding of float32.
 
     Args:
-      members: the runs, at the same epoch; advanced in place.
+      members: the runs, at the same phase of the same epoch; advanced in place.
       state: of all of them; donated.
       programs: compiled for it.
       profile_dir: where to write what `jax.profiler` sees of the first of these epochs.
+      stop: asked between two phases; the state there is then saved.
+
+    Returns:
+      Why it stopped, see `StopRequest.reason`; 0 if all epochs are done.
     """
+    stop = stop or StopRequest()
     group = Group(members, state, programs)
-    if group.epoch == 0:
-        rows = group.empty_rows()
-        for _ in range(group.config.rollout.num_initial):
-            group.run_phase("collect", rows)
-        group.finish_epoch(rows)
-    while group.epoch < group.config.train.num_epochs:
-        rows = group.empty_rows()
-        with _profile(profile_dir):
-            for name in programs.phases:
-                group.run_phase(name, rows)
-        profile_dir = None
-        group.advance()
-        group.finish_epoch(rows)
+    stop.at_once = False
+    reason = 0
+    while not reason and not group.is_finished:
+        begun = group.begun
+        with _profile(profile_dir if begun else None):
+            reason = _run_epoch(group, stop)
+        profile_dir = None if begun else profile_dir
+    if reason:
+        group.save_where_stopped()
     group.leave()
     for member in members:
-        member.checkpoints.wait()
-    members[0].progress.phase("done")
+        member.storage.wait()
+    members[0].progress.phase("stopped" if reason else "done")
+    return reason
+
+
+def _run_epoch(group: "Group", stop: StopRequest) -> int:
+    """Runs what is left of an epoch; returns why it stopped, 0 if it is over."""
+    for name in group.phases_left():
+        if reason := stop.reason():
+            return reason
+        group.run_phase(name)
+    if reason := stop.reason():
+        return reason
+    group.finish_epoch()
+    return 0
 
 
 def _profile(directory: pathlib.Path | None) -> contextlib.AbstractContextManager:
@@ -108,6 +127,8 @@ class Group:
         self._algorithm = make_algorithm(self.config, self.config.env.make())
         self._metric = self.config.checkpoint_metric
         self._learner, self._worker = parallel.join(state.learner, state.worker)
+        self._rows: list[Row] = [dict(member.run.row) for member in members]
+        self._saved_clock = members[0].run.clock
         for member in members:  # the programs donate what these would still hold
             member.run.learner = member.run.worker = None
 
@@ -116,13 +137,29 @@ class Group:
         """Epochs done."""
         return self._members[0].run.epoch
 
-    def empty_rows(self) -> list[Row]:
-        """Returns a row for each seed to fill in."""
-        return [{} for _ in self._members]
+    @property
+    def begun(self) -> bool:
+        """Whether the initial collects are done."""
+        return self._members[0].run.begun
 
-    def run_phase(self, name: str, rows: list[Row]) -> None:
+    @property
+    def is_finished(self) -> bool:
+        """Whether no epoch is left."""
+        return self._members[0].run.is_finished
+
+    def phases_left(self) -> list[str]:
+        """Returns the phases of the running epoch that are not done yet.
+
+        The initial collects make an epoch of their own, number 0.
+        """
+        initial = ["collect"] * self.config.rollout.num_initial
+        phases = list(self._programs.phases) if self.begun else initial
+        return phases[self._members[0].run.phase :]
+
+    def run_phase(self, name: str) -> None:
         """Runs a phase and adds its metrics and seconds to the rows."""
         self._members[0].progress.phase(name)
+        rows = self._rows
         (self._learner, self._worker, metrics), seconds = self._programs.phases[name](
             self._learner, self._worker
         )
@@ -138,24 +175,67 @@ class Group:
             speed["speed/env_steps_per_second"] = len(rows) * steps / seconds
         elif "sac/value" in metrics:
             speed["speed/updates_per_second"] = len(rows) * updates / seconds
-        for row in rows:
+        for row, member in zip(rows, self._members):
             row |= speed
+            member.run.phase += 1
+            member.run.clock += 1
 
-    def advance(self) -> None:
-        """Counts an epoch."""
-        for member in self._members:
-            member.run.epoch += 1
-
-    def finish_epoch(self, rows: list[Row]) -> None:
-        """Evaluates and saves where this epoch is due, and writes the rows.
+    def finish_epoch(self) -> None:
+        """Counts the epoch, evaluates and saves where it is due, writes the rows.
 
         Raises:
           FloatingPointError: the numbers of no seed are finite any more.
         """
+        self._advance()
+        rows = self._rows
         last = self.epoch == self.config.train.num_epochs
         due = last or self.epoch % self.config.checkpoint.interval == 0
         if due or self.epoch % self.config.evaluation.interval == 0:
             self._evaluate(rows, complete=due)
+        self._add_counts(rows)
+        problems = self._find_failures(rows)
+        live = [r for r, m in zip(rows, self._members) if m.failed is None] or rows
+        shown = {name: float(np.mean([row[name] for row in live])) for name in rows[0]}
+        for row, member in zip(rows, self._members):
+            if member.failed in (None, self.epoch):
+                member.progress.row(row, shown)
+        self._rows = [{} for _ in self._members]
+        self._report(problems)
+        self._save_good(rows, due)
+
+    def save_where_stopped(self) -> None:
+        """Saves between two phases, unless the state on disk is the same."""
+        if self._members[0].run.clock <= self._saved_clock:
+            return
+        self._members[0].progress.phase("save")
+        parallel.assert_replicated(self._learner)
+        for number, member in enumerate(self._members):
+            if member.failed is None:
+                self._save(number, None)
+
+    def leave(self) -> None:
+        """Gives the runs their learners back, and a run that is alone its worker."""
+        for number, member in enumerate(self._members):
+            member.run.learner = self._learner_of(number)
+        if len(self._members) == 1:
+            self._members[0].run.worker = self._worker
+
+    def _advance(self) -> None:
+        """Counts the epoch whose phases are done."""
+        for member in self._members:
+            run = member.run
+            run.epoch += run.begun
+            run.begun, run.phase, run.clock = True, 0, run.clock + 1
+
+    def _evaluate(self, rows: list[Row], complete: bool) -> None:
+        self._members[0].progress.phase("evaluate")
+        learner = parallel.on_own_devices(self._learner)
+        results, seconds = self._programs.evaluate(learner, complete)
+        for row, result in zip(rows, results):
+            row |= result | {"seconds/evaluate": seconds}
+
+    def _add_counts(self, rows: list[Row]) -> None:
+        """Puts epoch, steps and updates in front of the rows."""
         updates = np.atleast_1d(np.asarray(self._algorithm.num_updates(self._learner)))
         for number, member in enumerate(self._members):
             head: Row = {
@@ -164,21 +244,6 @@ class Group:
                 "updates": int(updates[number]),
             }
             rows[number] = head | rows[number]
-        problems = self._find_failures(rows)
-        live = [r for r, m in zip(rows, self._members) if m.failed is None] or rows
-        shown = {name: float(np.mean([row[name] for row in live])) for name in rows[0]}
-        for row, member in zip(rows, self._members):
-            if member.failed in (None, self.epoch):
-                member.progress.row(row, shown)
-        self._report(problems)
-        self._save(rows, due)
-
-    def _evaluate(self, rows: list[Row], complete: bool) -> None:
-        self._members[0].progress.phase("evaluate")
-        learner = parallel.on_own_devices(self._learner)
-        results, seconds = self._programs.evaluate(learner, complete)
-        for row, result in zip(rows, results):
-            row |= result | {"seconds/evaluate": seconds}
 
     def _find_failures(self, rows: list[Row]) -> dict[int, str]:
         """Marks seeds whose numbers are not finite; returns what is wrong with each."""
@@ -201,7 +266,9 @@ class Group:
         """
         for number, problem in problems.items():
             run = self._members[number].run
-            self._keep_failed(number)
+            with Checkpoints(run.directory / FAILED) as saved:
+                state = run.position() | {"ring": None}
+                saved.save(run.epoch, self._learner_of(number), state, -np.inf)
             text = (
                 f"epoch {self.epoch}: {problem}. The last good checkpoint is kept; its"
                 f" weights now are in {run.directory / FAILED}"
@@ -214,47 +281,53 @@ class Group:
                 f"seed {run.config.seed} stops, the others go on. {text}"
             )
 
-    def _keep_failed(self, number: int) -> None:
-        run = self._members[number].run
-        with Checkpoints(run.directory / FAILED) as saved:
-            saved.save(
-                run.epoch, self._learner_of(number), None, self._counters(run), -np.inf
-            )
-
-    def _save(self, rows: list[Row], due: bool) -> None:
-        """Saves each seed where that is due, or its metric better than ever."""
+    def _save_good(self, rows: list[Row], due: bool) -> None:
+        """Saves each sound seed where that is due, or its metric better than ever."""
         parallel.assert_replicated(self._learner)
         for number, member in enumerate(self._members):
             value = rows[number].get(self._metric)
             if member.failed is not None or value is None:
                 continue
-            if not due and not member.checkpoints.is_best(value):
-                continue
-            self._members[0].progress.phase("save")
-            worker = None
-            if self.config.checkpoint.replay:
-                worker = seeds.worker_of(self._worker, number, len(self._members))
-            member.checkpoints.save(
-                member.run.epoch,
-                self._learner_of(number),
-                worker,
-                self._counters(member.run),
-                value,
-            )
+            if due or member.storage.is_best(value):
+                self._members[0].progress.phase("save")
+                self._save(number, value)
+
+    def _save(self, number: int, value: float | None) -> None:
+        """Saves a seed; None for its metric where the run is interrupted."""
+        run = self._members[number].run
+        self._saved_clock = run.clock
+        run.row = dict(self._rows[number])  # is written while the next phase runs
+        keys = parallel.all_rows(jax.random.key_data(self._worker.key))
+        own = keys if len(self._members) == 1 else keys[:, number]
+        self._members[number].storage.save(
+            run.clock if value is None else run.epoch,
+            self._learner_of(number),
+            run.position() | {"keys": own.tolist()},
+            self._ring(run) if self.config.checkpoint.replay else None,
+            functools.partial(self._collected, number),
+            value,
+        )
 
     def _learner_of(self, number: int) -> Any:
         return seeds.learner_of(self._learner, number, len(self._members))
 
-    def _counters(self, run: Run) -> dict[str, int]:
-        return {
-            "env_steps": run.env_steps,
-            "num_devices": parallel.num_devices(),
-            "replay_length": self.config.replay_length,
-        }
+    def _ring(self, run: Run) -> Ring:
+        """Returns what the replay of a seed holds."""
+        memory, num_steps = self._worker.replay, self.config.rollout.num_steps
+        cursor, size = (
+            int(leaf.addressable_data(0)[0]) for leaf in (memory.cursor, memory.size)
+        )
+        return Ring(
+            collects=run.collects,
+            held=size // num_steps,
+            num_steps=num_steps,
+            cursor=cursor,
+            length=self.config.replay_length,
+        )
 
-    def leave(self) -> None:
-        """Gives the runs their learners back, and a run that is alone its worker."""
-        for number, member in enumerate(self._members):
-            member.run.learner = self._learner_of(number)
-        if len(self._members) == 1:
-            self._members[0].run.worker = self._worker
+    def _collected(self, number: int, start: int) -> Transition:
+        """Returns a collect of a seed `[E, n, ...]` of this process's devices."""
+        seed = None if len(self._members) == 1 else number
+        steps = self.config.rollout.num_steps
+        chunk = replay.cut(self._worker.replay.data, seed, start, steps)
+        return jax.tree.map(parallel.to_host, chunk)

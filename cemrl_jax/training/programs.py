@@ -73,7 +73,7 @@ class Evaluator:
             total_seconds += seconds
             if self.num_seeds > 1:
                 values = jnp.swapaxes(values, 1, 2)
-            values = parallel.gather(values, part.total).reshape(part.total, -1)
+            values = parallel.collect_rows(values, part.total).reshape(part.total, -1)
             for number, result in enumerate(results):
                 split = part.rows.split(values[:, number])
                 result |= {name: float(np.mean(x)) for name, x in split.items()}

@@ -4,81 +4,127 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
+from cemrl_jax import config as config_lib
 from cemrl_jax.agents.algorithms import make_algorithm
-from cemrl_jax.config import Config
+from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.data import replay
 from cemrl_jax.data.types import ReplayState, WorkerState
 from cemrl_jax.envs import Task
 from cemrl_jax.runtime import parallel
-from cemrl_jax.training import seeds
-from cemrl_jax.training.checkpoint import Checkpoints
-from cemrl_jax.training.run import Run, stored_pools
+from cemrl_jax.training import changes, seeds, storage
+from cemrl_jax.training.checkpoint import CheckpointError, Checkpoints
+from cemrl_jax.training.run import POSITION, Run, start_run, stored_pools
 from cemrl_jax.training.state import example_transition, first
+
+LATEST = "latest"
+
+
+def find_run(name: str, config: Config | None) -> pathlib.Path | None:
+    """Returns the folder of the run that `--resume` names.
+
+    Args:
+      name: a folder; `latest` for the newest run of a configuration's name and seed in
+        its output folder; `FOLDER/latest` for the newest run in a folder.
+      config: what `latest` needs.
+
+    Returns:
+      The folder; None if `latest` finds none.
+
+    Raises:
+      ConfigError: there is none there.
+    """
+    path = pathlib.Path(name)
+    if path.name != LATEST:
+        if not (path / "config.json").is_file():
+            raise ConfigError(f"--resume={name}: no run there (no config.json)")
+        return path
+    own = name == LATEST
+    if own and config is None:
+        raise ConfigError(
+            "--resume=latest needs --config, or say --resume=FOLDER/latest"
+        )
+    folder = path.parent
+    if own and config is not None:
+        folder = pathlib.Path(config.output_dir, config.name)
+    suffix = f"-{config.seed}" if own and config is not None else ""
+    runs = sorted(folder.glob(f"*{suffix}/config.json"))
+    if not runs and not own:
+        raise ConfigError(f"--resume={name}: no run in {folder}")
+    return runs[-1].parent if runs else None
+
+
+def is_finished(config: Config, directory: pathlib.Path) -> bool:
+    """Returns whether the run in a folder has done all epochs of a configuration."""
+    saved = storage.newest(directory)
+    if saved is None:
+        return False
+    return saved.state["begun"] and saved.state["epoch"] >= config.train.num_epochs
 
 
 def resume_run(config: Config, directory: pathlib.Path) -> Run:
-    """Returns the run in a folder as its newest checkpoint left it.
+    """Returns the run in a folder as it was saved last.
 
     With as many devices as before it continues to the last digit. With another number
-    the replay is shared out anew and the devices draw other random numbers.
+    the replay is shared out anew and the devices draw other random numbers. A run that
+    has not saved anything begins again.
 
     Raises:
-      CheckpointError: there is no checkpoint that can be resumed.
-      ConfigError: the configuration asks for another replay or other tasks than the
-        run has.
+      CheckpointError: what was saved last cannot be read.
+      ConfigError: the configuration has a field that the run cannot change.
     """
+    changes.check_resume(config_lib.load(directory / "config.json"), config)
     pools = stored_pools(config, directory)
-    with Checkpoints(directory / "checkpoints", read_only=True) as saved:
-        epoch = saved.latest()
-        counters = saved.counters(epoch)
-        env = config.env.make()
-        like = jax.eval_shape(make_algorithm(config, env).init, jax.random.key(0))
-        learner = saved.learner(epoch, like)
-        num_devices = counters["num_devices"]
-        example = example_transition(env, first(pools["train"]))
-
-        def make(key: Array, tasks: Task) -> WorkerState:
-            num_envs = config.rollout.num_envs // num_devices
-            memory = replay.init(example, num_envs, counters["replay_length"])
-            return WorkerState(replay=memory, key=key, tasks=tasks)
-
-        shapes = jax.eval_shape(
-            jax.vmap(make, in_axes=(0, None)),
-            jax.random.split(jax.random.key(0), num_devices),
-            pools["train"],
+    saved = storage.newest(directory)
+    if saved is None:
+        return start_run(config, directory, pools)
+    if saved.state["ring"] is None:
+        raise CheckpointError(
+            f"epoch {saved.number} in {saved.folder} was saved with"
+            " checkpoint.replay=False: it holds weights only, use --init-from"
         )
-        worker = saved.worker(epoch, shapes)
-    worker = reshard(worker, parallel.num_devices())
-    memory = replay.resize(worker.replay, config.replay_length)
-    worker = parallel.place(worker.replace(replay=memory))
-    env_steps = counters["env_steps"]
-    return Run(config, directory, learner, worker, pools, epoch, env_steps)
-
-
-def reshard(worker: WorkerState, num_devices: int) -> WorkerState:
-    """Shares `[D, E / D, ...]` workers out over another number of devices."""
-    old = worker.replay.cursor.shape[0]
-    if old == num_devices:
-        return worker
-
-    def split(leaf: np.ndarray) -> np.ndarray:
-        return leaf.reshape(num_devices, -1, *leaf.shape[2:])
-
-    def same(leaf: Any) -> Any:
-        return np.repeat(leaf[:1], num_devices, 0)
-
-    return WorkerState(
-        replay=ReplayState(
-            data=jax.tree.map(split, worker.replay.data),
-            cursor=same(worker.replay.cursor),
-            size=same(worker.replay.size),
-        ),
-        key=parallel.split_keys(worker.key[0], num_devices),
-        tasks=jax.tree.map(same, worker.tasks),
+    env = config.env.make()
+    like = jax.eval_shape(make_algorithm(config, env).init, jax.random.key(0))
+    learner = saved.learner(like)
+    ring = storage.Ring(**saved.state["ring"])
+    example = example_transition(env, first(pools["train"]))
+    data = storage.read_ring(directory, ring, jax.eval_shape(lambda: example))
+    num_devices = parallel.num_devices()
+    worker = WorkerState(
+        replay=_replay(data, ring, num_devices, config.replay_length),
+        key=_keys(saved.state["keys"], num_devices),
+        tasks=_for_devices(pools["train"], num_devices),
     )
+    where = {name: saved.state[name] for name in POSITION}
+    return Run(config, directory, learner, parallel.place(worker), pools, **where)
+
+
+def _replay(
+    data: Any, ring: storage.Ring, num_devices: int, length: int
+) -> ReplayState:
+    """Shares experience `[E, L, ...]` out: `[D, E / D, length, ...]`, on the host."""
+    split = jax.tree.map(
+        lambda leaf: leaf.reshape(num_devices, -1, *leaf.shape[1:]), data
+    )
+    state = ReplayState(
+        data=split,
+        cursor=jnp.full(num_devices, ring.cursor, jnp.int32),
+        size=jnp.full(num_devices, ring.held * ring.num_steps, jnp.int32),
+    )
+    return replay.resize(state, length)
+
+
+def _keys(stored: list[list[int]], num_devices: int) -> jax.Array:
+    """Returns the devices' keys; others where there were another number of devices."""
+    keys = jax.random.wrap_key_data(jnp.array(stored, jnp.uint32))
+    same = len(stored) == num_devices
+    return keys if same else parallel.split_keys(keys[0], num_devices)
+
+
+def _for_devices(tasks: Task, num_devices: int) -> Task:
+    return jax.tree.map(lambda leaf: np.repeat(leaf[None], num_devices, 0), tasks)
 
 
 def with_weights(
@@ -93,8 +139,10 @@ def with_weights(
       num_seeds: N.
 
     Raises:
-      CheckpointError: no checkpoint, or networks of other sizes.
+      CheckpointError: no checkpoint.
+      ConfigError: no run, or networks of other shapes.
     """
+    changes.check_weights(config_lib.load(directory / "config.json"), config)
     algorithm = make_algorithm(config, config.env.make())
     like = jax.eval_shape(algorithm.init, jax.random.key(0))
     with Checkpoints(directory / "checkpoints", read_only=True) as saved:

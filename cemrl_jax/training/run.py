@@ -9,7 +9,7 @@ import jax
 
 from cemrl_jax import config as config_lib
 from cemrl_jax.agents.algorithms import make_algorithm
-from cemrl_jax.config import Config, ConfigError
+from cemrl_jax.config import Config
 from cemrl_jax.data import replay, task_pools
 from cemrl_jax.envs import Task
 from cemrl_jax.training import state
@@ -38,24 +38,13 @@ def make_pools(config: Config) -> dict[str, Task]:
 
 
 def stored_pools(config: Config, directory: pathlib.Path) -> dict[str, Task]:
-    """Returns the tasks that are stored with a run.
+    """Returns the tasks that are stored with a run of this configuration.
 
     They count even if the same seed would give others today. A run from before tasks
     were stored has none; then they are drawn.
-
-    Raises:
-      ConfigError: the configuration asks for other tasks than the run has.
     """
     if not (directory / task_pools.FILE).exists():
         return make_pools(config)
-    own = config_lib.load(directory / "config.json")
-    for field in ("seed", "env.task", "env.num_train_tasks", "env.num_test_tasks"):
-        given, stored = (config_lib.get_field(x, field) for x in (config, own))
-        if given != stored:
-            raise ConfigError(
-                f"{field}={given} must stay {stored}: the tasks of a run are stored"
-                " with it; start another with --config and --init-from"
-            )
     return task_pools.load(directory)
 
 
@@ -72,6 +61,10 @@ class Run:
       pools: its tasks by pool, see `make_pools`.
       epoch: epochs done.
       env_steps: environment steps done.
+      begun: the initial collects, which make the row of epoch 0, are done.
+      phase: phases done of the epoch that is running, or initial collects.
+      clock: phases done since the start, evaluations included.
+      row: what the running epoch has logged so far.
     """
 
     config: Config
@@ -81,20 +74,56 @@ class Run:
     pools: dict[str, Task]
     epoch: int = 0
     env_steps: int = 0
+    begun: bool = False
+    phase: int = 0
+    clock: int = 0
+    row: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no epoch is left."""
+        return self.begun and self.epoch >= self.config.train.num_epochs
+
+    @property
+    def logged_epoch(self) -> int:
+        """The last epoch that has a row, -1 for none."""
+        return self.epoch if self.begun else -1
+
+    @property
+    def collects(self) -> int:
+        """Collects done, the initial ones included."""
+        rollout = self.config.rollout
+        return self.env_steps // (rollout.num_envs * rollout.num_steps)
+
+    def position(self) -> dict[str, Any]:
+        """Returns where the run is, as checkpoints store it."""
+        return {name: getattr(self, name) for name in POSITION}
 
 
-def start_run(config: Config, directory: pathlib.Path) -> Run:
-    """Returns a fresh run with its state; nothing is written yet."""
-    pools = make_pools(config)
+POSITION = ("epoch", "env_steps", "begun", "phase", "clock", "row")
+"""Fields of a run that say where it is."""
+
+
+def start_run(
+    config: Config, directory: pathlib.Path, pools: dict[str, Task] | None = None
+) -> Run:
+    """Returns a run that begins, with its state; nothing is written yet.
+
+    Args:
+      config: the configuration, valid.
+      directory: of the run.
+      pools: its tasks; None to draw them.
+    """
+    pools = pools or make_pools(config)
     start = state.initial(config, [config.seed], [pools["train"]])
     return Run(config, directory, start.learner, start.worker, pools)
 
 
 def store_run(run: Run) -> None:
     """Writes what a run is, its configuration and its tasks, into its folder."""
-    config_lib.save(run.config, run.directory / "config.json")
     if not (run.directory / task_pools.FILE).exists():
         task_pools.save(run.pools, run.directory)
+    config_lib.save(run.config, run.directory / "config.json")
 
 
 def describe(config: Config, num_seeds: int = 1) -> str:
@@ -107,10 +136,13 @@ def describe(config: Config, num_seeds: int = 1) -> str:
     example = state.example_transition(env, state.first(tasks))
     num_envs, length = config.rollout.num_envs, config.replay_length
     size = replay.num_bytes(example, num_envs, length) * num_seeds
+    engine = config.env.resolved_engine
+    physics = f", physics by {engine}" if engine else ""
     others = f" and {num_seeds - 1} more" if num_seeds > 1 else ""
     return (
         f"{config.name}, seed {config.seed}{others}: {config.train.num_epochs} epochs,"
-        f" {config.train.schedule}, on {len(devices)} x {devices[0].device_kind}\n"
+        f" {config.train.schedule}, on {len(devices)} x {devices[0].device_kind}"
+        f"{physics}\n"
         f"{params:,} parameters; replay of {num_envs * length:,} transitions takes"
         f" {size / 2**20:,.1f} MiB"
     )

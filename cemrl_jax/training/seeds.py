@@ -54,21 +54,3 @@ def learner_of(learner: Any, number: int, num_seeds: int) -> Any:
         return learner
     own = parallel.on_host(learner)
     return jax.tree.map(lambda leaf: leaf[number], own)
-
-
-def worker_of(worker: WorkerState, number: int, num_seeds: int) -> WorkerState:
-    """Returns the workers `[D, ...]` of one seed; of several, on the host."""
-    if num_seeds == 1:
-        return worker
-    rows: Any = parallel.local_rows
-    own = lambda leaf: rows(leaf)[:, number]  # noqa: E731
-    memory = worker.replay
-    return WorkerState(
-        replay=ReplayState(
-            data=jax.tree.map(own, memory.data),
-            cursor=rows(memory.cursor),
-            size=rows(memory.size),
-        ),
-        key=jax.random.wrap_key_data(own(jax.random.key_data(worker.key))),
-        tasks=jax.tree.map(own, worker.tasks),
-    )

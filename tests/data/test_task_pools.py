@@ -122,7 +122,11 @@ def test_evaluation_has_the_stored_tasks(stored):
     [
         ("seed", 1, "seed=1 must stay 0"),
         ("env__num_train_tasks", 9, "env.num_train_tasks=9 must stay 8"),
-        ("env__task", Velocity(0.0, 9.0), "env.task=Velocity(low=0.0, high=9.0)"),
+        (
+            "env__task",
+            Velocity(0.0, 9.0),
+            "env.task.low=0.0 must stay -2.0\nenv.task.high=9.0 must stay 2.0",
+        ),
     ],
 )
 def test_a_run_cannot_be_resumed_with_other_tasks(stored, field, value, message):

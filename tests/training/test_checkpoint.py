@@ -17,11 +17,13 @@ from helpers import (
     with_noise,
 )
 
+from cemrl_jax.config import ConfigError
 from cemrl_jax.reporting.progress import Progress
 from cemrl_jax.runtime import parallel
 from cemrl_jax.training import resume
 from cemrl_jax.training import run as run_lib
 from cemrl_jax.training.checkpoint import CheckpointError, Checkpoints
+from cemrl_jax.training.storage import Ring, Storage
 
 NUM_ENVS = 16
 
@@ -51,19 +53,34 @@ def filled_run(num_devices: int, directory: pathlib.Path) -> run_lib.Run:
     )
     run.worker = run.worker.replace(replay=parallel.place(memory))
     run.learner = noisy_learner().replace(num_updates=jnp.int32(77))
-    run.epoch, run.env_steps = 1, 640
+    run.epoch, run.env_steps, run.begun, run.clock = 1, 640, True, 4
     return run
 
 
 def save(run: run_lib.Run, num_devices: int, replay: bool = True) -> None:
-    counters = {
-        "env_steps": run.env_steps,
-        "num_devices": num_devices,
-        "replay_length": run.config.replay_length,
-    }
-    with Checkpoints(run.directory / "checkpoints") as saved:
-        saved.save(run.epoch, run.learner, run.worker if replay else None, counters, 0)
+    memory = run.worker.replay
+    length, num_steps = run.config.replay_length, run.config.rollout.num_steps
+    ring = Ring(
+        collects=7,
+        held=int(memory.size[0]) // num_steps,
+        num_steps=num_steps,
+        cursor=int(memory.cursor[0]),
+        length=length,
+    )
+
+    def rows(start: int) -> Any:
+        return jax.tree.map(
+            lambda leaf: np.concatenate(np.asarray(leaf))[:, start : start + num_steps],
+            memory.data,
+        )
+
+    keys = jax.random.key_data(run.worker.key)
+    assert keys.shape[0] == num_devices
+    state = run.position() | {"keys": keys.tolist()}
+    with Storage(run.directory) as saved:
+        saved.save(run.epoch, run.learner, state, ring if replay else None, rows, 0.0)
         saved.wait()
+    run_lib.store_run(run)
 
 
 # ---------------------------------------------------------------- stop and resume
@@ -161,7 +178,7 @@ def test_init_from_networks_of_other_sizes_is_refused(tmp_path):
     run = filled_run(8, tmp_path / "run")
     save(run, 8)
     other = run_lib.start_run(tiny_config(sac__hidden_size=9), tmp_path / "new")
-    with pytest.raises(CheckpointError, match="cannot read epoch 1 in"):
+    with pytest.raises(ConfigError, match=r"sac\.hidden_size=9 must be 8, as in"):
         resume.with_weights(other.config, other.learner, run.directory)
 
 
@@ -185,7 +202,7 @@ def kept(tmp_path_factory) -> pathlib.Path:
     with Checkpoints(folder, keep=2) as saved:
         for epoch, test_return in enumerate([-5.0, 9.0, 1.0, 2.0, 3.0]):
             learner = noisy_learner().replace(num_updates=jnp.int32(epoch))
-            saved.save(epoch, learner, None, {"env_steps": epoch}, test_return)
+            saved.save(epoch, learner, {"env_steps": epoch}, test_return)
         saved.wait()
     return folder
 
@@ -194,7 +211,7 @@ def test_the_last_checkpoints_and_the_best_are_kept(kept):
     with Checkpoints(kept, read_only=True) as saved:
         assert saved.epochs() == [1, 3, 4]
         assert (saved.best(), saved.latest()) == (1, 4)
-        assert saved.counters(3) == {"env_steps": 3}
+        assert saved.state(3)["env_steps"] == 3
 
 
 def test_each_checkpoint_holds_its_own_learner(kept):

@@ -14,6 +14,7 @@ from cemrl_jax.agents.cemrl import phases
 from cemrl_jax.commands import train as command
 from cemrl_jax.training import loop
 from cemrl_jax.training.checkpoint import Checkpoints
+from cemrl_jax.training.storage import FAILED
 
 NUM_SEEDS = 3
 
@@ -63,10 +64,10 @@ def test_the_replay_of_all_seeds_exists_once(monkeypatch, tmp_path):
     seen = []
 
     class Watched(loop.Group):
-        def finish_epoch(self, found):
+        def finish_epoch(self):
             large = [x for x in jax.live_arrays() if x.size >= 2 * rows]
             seen.append(sum(x.size >= 2 * rows and x.size % rows == 0 for x in large))
-            super().finish_epoch(found)
+            super().finish_epoch()
 
     monkeypatch.setattr(loop, "Group", Watched)
     train(config, NUM_SEEDS)
@@ -107,5 +108,5 @@ def test_a_seed_that_fails_is_marked_and_the_others_go_on(
             for folder in folders
         ]
         assert [one.latest() for one in saved] == [3, 1, 3]
-    with Checkpoints(folders[1] / loop.FAILED, read_only=True) as failed:
+    with Checkpoints(folders[1] / FAILED, read_only=True) as failed:
         assert failed.latest() == 2

@@ -22,7 +22,9 @@ from cemrl_jax.evaluation import cases
 from cemrl_jax.runtime import parallel, programs
 from cemrl_jax.training import loop
 from cemrl_jax.training import run as run_lib
+from cemrl_jax.training.checkpoint import Checkpoints
 from cemrl_jax.training.programs import compile_programs
+from cemrl_jax.training.storage import FAILED
 
 COMPILE = "/jax/core/compile/backend_compile_duration"
 
@@ -296,9 +298,9 @@ def test_a_number_that_is_not_finite_ends_the_run_and_is_named(monkeypatch, tmp_
     with pytest.raises(FloatingPointError, match=r"epoch 1: sac/value is not finite"):
         run_training(tiny_config(), tmp_path / "run")
     assert [row["epoch"] for row in read_rows(tmp_path / "run")] == ["0", "1"]
-    saved = loop.Checkpoints(tmp_path / "run" / "checkpoints", read_only=True)
+    saved = Checkpoints(tmp_path / "run" / "checkpoints", read_only=True)
     with saved:
         assert saved.latest() == 0
-    failed = loop.Checkpoints(tmp_path / "run" / loop.FAILED, read_only=True)
+    failed = Checkpoints(tmp_path / "run" / FAILED, read_only=True)
     with failed:
         assert failed.latest() == 1

@@ -1,0 +1,228 @@
+"""What a run saves: checkpoints of epochs, where it was stopped, its experience.
+
+checkpoints/<epoch>/   learner and state after an epoch
+interrupted/<clock>/   the same between two phases, where a signal stopped the run
+failed/<epoch>/        weights only, at which the numbers of a run were not finite
+replay/                the experience, see `journal`; states say which of it counts
+"""
+
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from cemrl_jax.data.types import Transition
+from cemrl_jax.runtime import parallel
+from cemrl_jax.training.checkpoint import CheckpointError, Checkpoints
+from cemrl_jax.training.journal import Journal
+
+CHECKPOINTS, INTERRUPTED, REPLAY = "checkpoints", "interrupted", "replay"
+FAILED = "failed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ring:
+    """Which collects a replay holds, and where; counts are per environment.
+
+    Attributes:
+      collects: collects so far; the newest has the number `collects - 1`.
+      held: collects that the replay holds.
+      num_steps: transitions of a collect.
+      cursor: where the next transition goes.
+      length: transitions that there is room for.
+    """
+
+    collects: int
+    held: int
+    num_steps: int
+    cursor: int
+    length: int
+
+    @property
+    def numbers(self) -> range:
+        """The collects that it holds, oldest first."""
+        return range(self.collects - self.held, self.collects)
+
+    def start(self, collect: int) -> int:
+        """Returns where a collect begins."""
+        return (self.cursor - (self.collects - collect) * self.num_steps) % self.length
+
+
+def complete(directory: pathlib.Path) -> list[int]:
+    """Returns the numbers of the complete checkpoints in a folder, oldest first."""
+    if not directory.is_dir():
+        return []
+    names = [path.name for path in directory.iterdir() if path.is_dir()]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+class Storage:
+    """What one run saves. Use as a context, which waits for what is being written."""
+
+    def __init__(
+        self, directory: pathlib.Path, keep: int = 1, next_collect: int = 0
+    ) -> None:
+        """Opens the folder of a run for writing.
+
+        Args:
+          directory: the folder.
+          keep: number of latest checkpoints to keep, the best one apart.
+          next_collect: collects whose experience is on disk already.
+        """
+        self._directory = directory
+        self._next_collect = next_collect
+        self._epochs = Checkpoints(directory / CHECKPOINTS, keep)
+        self._journal = Journal(directory / REPLAY)
+        self._states: dict[pathlib.Path, dict[str, Any]] = {}
+
+    def __enter__(self) -> "Storage":
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Waits for what is being written; an earlier failure is not covered up."""
+        self._epochs.__exit__(*exception)
+
+    def save(
+        self,
+        number: int,
+        learner: Any,
+        state: dict[str, Any],
+        ring: Ring | None,
+        rows: Callable[[int], Transition],
+        value: float | None,
+    ) -> None:
+        """Writes a checkpoint, and the experience that is not on disk yet.
+
+        Args:
+          number: the epoch, or the run's clock where it is interrupted.
+          learner: what is learnt.
+          state: where the run is, as JSON has it.
+          ring: what the replay holds; None to save weights only.
+          rows: returns what this process's devices hold, `[E, n, ...]` on the host, at
+            a place of the ring.
+          value: what the best checkpoint is best at; None where the run is interrupted,
+            which waits until everything is on disk.
+
+        Raises:
+          CheckpointError: this or an earlier one could not be written.
+        """
+        self.wait()
+        if ring is not None:
+            for collect in ring.numbers:
+                if collect >= self._next_collect:
+                    self._journal.write(collect, rows(ring.start(collect)))
+            self._next_collect = ring.collects
+        state = state | {"ring": ring and dataclasses.asdict(ring)}
+        if value is not None:
+            self._epochs.save(number, learner, state, value)
+            return
+        folder = self._directory / INTERRUPTED
+        with Checkpoints(folder, keep_best=False) as interrupted:
+            interrupted.save(number, learner, state, 0.0)
+            interrupted.wait()
+
+    def is_best(self, value: float) -> bool:
+        """Returns whether no checkpoint has a value as high as this."""
+        return self._epochs.is_best(value)
+
+    def wait(self) -> None:
+        """Waits until everything is written, and deletes what is not needed any more.
+
+        Raises:
+          CheckpointError: something could not be written.
+        """
+        self._epochs.wait()
+        if parallel.is_first_process():
+            self._delete_old()
+
+    def _delete_old(self) -> None:
+        """Deletes a stop that was left behind, and experience of no checkpoint."""
+        try:
+            epochs, stops = self._saved(CHECKPOINTS), self._saved(INTERRUPTED)
+        except CheckpointError:
+            return  # who repairs or removes the damaged one may need any of it
+        newest = max((state["clock"] for state in epochs), default=-1)
+        if stops and max(state["clock"] for state in stops) < newest:
+            shutil.rmtree(self._directory / INTERRUPTED, ignore_errors=True)
+            stops = []
+        rings = [Ring(**s["ring"]) for s in (*epochs, *stops) if s["ring"]]
+        self._journal.keep({number for ring in rings for number in ring.numbers})
+
+    def _saved(self, name: str) -> list[dict[str, Any]]:
+        """Returns the states of the complete checkpoints in a folder."""
+        folder = self._directory / name
+        paths = [folder / str(number) for number in complete(folder)]
+        new = [path for path in paths if path not in self._states]
+        if new:
+            with Checkpoints(folder, read_only=True) as saved:
+                self._states |= {path: saved.state(int(path.name)) for path in new}
+        return [self._states[path] for path in paths]
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """A checkpoint that a run can go on from.
+
+    Attributes:
+      folder: of such checkpoints.
+      number: its number there.
+      state: where the run was.
+    """
+
+    folder: pathlib.Path
+    number: int
+    state: dict[str, Any]
+
+    def learner(self, like: Any) -> Any:
+        """Returns the learner on one device, see `Checkpoints.learner`."""
+        with Checkpoints(self.folder, read_only=True) as saved:
+            return saved.learner(self.number, like)
+
+
+def newest(directory: pathlib.Path) -> Saved | None:
+    """Returns where a run stands on disk; None if it has not saved anything yet.
+
+    Raises:
+      CheckpointError: the newest checkpoint is damaged, or of an earlier version.
+    """
+    found = []
+    for name in (CHECKPOINTS, INTERRUPTED):
+        folder = directory / name
+        if numbers := complete(folder):
+            with Checkpoints(folder, read_only=True) as saved:
+                found.append(Saved(folder, numbers[-1], saved.state(numbers[-1])))
+    return max(found, key=lambda saved: saved.state["clock"], default=None)
+
+
+def read_ring(directory: pathlib.Path, ring: Ring, like: Transition) -> Transition:
+    """Returns the experience of all devices on the host, `[E, L, ...]`.
+
+    Args:
+      directory: of the run.
+      ring: what the replay held.
+      like: one transition, for the structure and the dtypes.
+
+    Raises:
+      CheckpointError: some of it is missing or damaged.
+    """
+    journal, data = Journal(directory / REPLAY), None
+    for collect in ring.numbers:
+        rows = journal.read(collect, like)
+        if data is None:
+            data = jax.tree.map(
+                lambda leaf: np.zeros(
+                    (len(leaf), ring.length, *leaf.shape[2:]), leaf.dtype
+                ),
+                rows,
+            )
+        start = ring.start(collect)
+        for old, new in zip(jax.tree.leaves(data), jax.tree.leaves(rows), strict=True):
+            old[:, start : start + ring.num_steps] = new
+    if data is None:
+        raise CheckpointError(f"no experience in {directory}")
+    return data

@@ -23,6 +23,8 @@ from cemrl_jax.runtime import memory
 Aux = TypeVar("Aux")
 
 DEVICES = "devices"
+MAX_SKIPPED = 100
+"""Gradients in a row that may be skipped because they are not finite."""
 
 
 def spmd(step: Callable[..., Any]) -> Any:
@@ -63,13 +65,33 @@ def gradient_step(
 ) -> tuple[Trainable, Aux]:
     """Takes one step along the gradient of `loss`, averaged over all devices.
 
+    A gradient whose norm is not finite is skipped, on all devices alike: parameters
+    and optimiser stay, the step is counted. After `MAX_SKIPPED` in a row all further
+    ones are skipped, so that the host finds the state as it was.
+
     Returns the new parameters with their optimiser's state, and what `loss` returns
     beside its value.
     """
     grads, aux = jax.grad(loss, has_aux=True)(state.params, *args)
-    updates, opt_state = optimizer.update(average(grads), state.opt_state, state.params)
+    grads = average(grads)
+    taken = jnp.isfinite(optax.tree.norm(grads, squared=True))
+    taken &= state.skipped_in_a_row < MAX_SKIPPED
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    return Trainable(params=params, opt_state=opt_state), aux
+    new, old = (params, opt_state), (state.params, state.opt_state)
+    params, opt_state = where(taken, new, old)
+    skipped = 1 - taken.astype(jnp.int32)
+    return Trainable(
+        params=params,
+        opt_state=opt_state,
+        skipped=state.skipped + skipped,
+        skipped_in_a_row=skipped * (state.skipped_in_a_row + 1),
+    ), aux
+
+
+def where(condition: Array, new: Any, old: Any) -> Any:
+    """Selects one of two trees, `condition` being `[]`."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def split_keys(key: Array, num_devices: int) -> Array:

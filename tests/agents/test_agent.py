@@ -187,6 +187,49 @@ def test_a_learnt_temperature_moves(temperature):
     assert all(changed(before.temperature.params, after.temperature.params).values())
 
 
+def test_a_policy_step_on_a_broken_batch_changes_nothing_but_its_counts():
+    """Neither networks nor target, optimisers or temperature; the next step works."""
+    agent, learner = tiny_agent()
+
+    def step(learner: LearnerState, now: Transition, z: Any, key: Any) -> Any:
+        return agent.policy_step(learner, now, z, agent.policy_noise(key, SIZE))[0]
+
+    compiled = on_one_device(step)
+    now, z = random_transitions(0, SIZE), np.zeros((SIZE, 1), np.float32)
+    before = compiled(learner, now, z, jax.random.key(0))
+    now.obs[3, 0] = np.nan
+    broken = compiled(before, now, z, jax.random.key(1))
+    for name in ("actor", "critic", "temperature"):
+        old, new = getattr(before, name), getattr(broken, name)
+        assert not any(changed(old.params, new.params).values())
+        assert not any(changed(old.opt_state, new.opt_state).values())
+        assert (int(new.skipped), int(new.skipped_in_a_row)) == (1, 1)
+    assert not any(changed(before.target_critic, broken.target_critic).values())
+    now.obs[3, 0] = 0
+    after = compiled(broken, now, z, jax.random.key(2))
+    assert all(changed(broken.critic.params, after.critic.params).values())
+    assert all(changed(broken.target_critic, after.target_critic).values())
+    assert int(after.critic.skipped_in_a_row) == 0
+
+
+@pytest.mark.parametrize("field", ["reward", "next_obs"])
+def test_an_update_on_a_broken_batch_keeps_the_loss_weights_and_the_world_model(field):
+    agent, learner = tiny_agent()
+    update = on_one_device(lambda *args: agent.update(*args)[0])
+    batch = random_batch(agent, learner, 0, SIZE)
+    spoilt = batch.scaled.replace(
+        **{field: getattr(batch.scaled, field).at[0].set(jnp.nan)}
+    )
+    after = update(learner, batch.replace(scaled=spoilt), jax.random.key(0))
+    assert not any(
+        changed(learner.world_model.params, after.world_model.params).values()
+    )
+    assert not any(changed(learner.loss_weights, after.loss_weights).values())
+    assert int(after.world_model.skipped) == 1
+    # SAC's own numbers, z among them, were finite.
+    assert int(after.critic.skipped) == 0
+
+
 # ---------------------------------------------------------------- the model
 
 

@@ -88,9 +88,55 @@ def test_gradient_step_does_not_depend_on_the_number_of_devices(num_devices):
         return parallel.gradient_step(loss, optimizer, state)[0], data
 
     params = jnp.float32(0)
-    state = Trainable(params=params, opt_state=optimizer.init(params))
+    state = Trainable.of(params, optimizer)
     state, _ = on_devices(num_devices, step)(state, data)
     np.testing.assert_allclose(state.params, 0.2 * 7.5, rtol=1e-6)
+
+
+def follow(num_devices: int, slopes: list[list[float]]) -> list[Trainable]:
+    """Steps of Adam along slopes `[N, D]`, on so many devices; the state after each."""
+    optimizer = optax.adam(0.1)
+
+    def step(state: Trainable, slope: Any) -> Any:
+        loss = lambda w: ((slope * w["a"]).sum() + w["b"], {})  # noqa: E731
+        return parallel.gradient_step(loss, optimizer, state)[0], slope
+
+    state = Trainable.of({"a": jnp.ones(3), "b": jnp.float32(2)}, optimizer)
+    mapped, states = on_devices(num_devices, step), []
+    for slope in np.array(slopes, np.float32):
+        state, _ = mapped(state, slope[:, None])
+        parallel.assert_replicated(state)
+        states.append(jax.device_get(state))
+    return states
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+def test_a_gradient_that_is_not_finite_on_one_device_is_skipped_on_all(bad):
+    """1e30 has no square in float32; Adam would never step again."""
+    before, skipped, after = follow(2, [[1.0, 2.0], [1.0, bad], [3.0, 1.0]])
+    _, expected = follow(2, [[1.0, 2.0], [3.0, 1.0]])
+    for state in (before, after):
+        assert np.isfinite(
+            np.concatenate([state.params["a"], [state.params["b"]]])
+        ).all()
+    jax.tree.map(np.testing.assert_array_equal, skipped.params, before.params)
+    jax.tree.map(np.testing.assert_array_equal, skipped.opt_state, before.opt_state)
+    assert (int(skipped.skipped), int(skipped.skipped_in_a_row)) == (1, 1)
+    # It goes on as if the step had never been.
+    jax.tree.map(np.testing.assert_array_equal, after.params, expected.params)
+    jax.tree.map(np.testing.assert_array_equal, after.opt_state, expected.opt_state)
+    assert (int(after.skipped), int(after.skipped_in_a_row)) == (1, 0)
+
+
+def test_after_a_hundred_in_a_row_nothing_is_trained_any_more():
+    states = follow(1, [[1.0]] + [[np.nan]] * 100 + [[1.0]])
+    jax.tree.map(np.testing.assert_array_equal, states[-1].params, states[0].params)
+    assert int(states[99].skipped_in_a_row) == 99
+    assert int(states[-1].skipped_in_a_row) == 101
+    # One less, and it recovers.
+    states = follow(1, [[1.0]] + [[np.nan]] * 99 + [[1.0]])
+    assert int(states[-1].skipped_in_a_row) == 0
+    assert np.all(states[-1].params["a"] != states[0].params["a"])
 
 
 def test_spmd_gives_each_device_its_row_and_returns_one_learner():

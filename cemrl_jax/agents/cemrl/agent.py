@@ -22,7 +22,7 @@ from cemrl_jax.data import normalizer, replay
 from cemrl_jax.data.rollout import where_env
 from cemrl_jax.data.types import Metrics, Params, Trainable, Transition
 from cemrl_jax.envs import Task
-from cemrl_jax.runtime.parallel import average, gradient_step
+from cemrl_jax.runtime.parallel import average, gradient_step, where
 
 
 class PolicyNoise(struct.PyTreeNode):
@@ -97,16 +97,15 @@ class Agent:
             "prior": self.class_prior.init(key_prior),
         }
         critic = self.critic.init(key_critic, obs, z, action)
-        trainable = lambda optimizer, params: Trainable(  # noqa: E731
-            params=params, opt_state=optimizer.init(params)
-        )
         weight = self.decoder.state_size / (1 + self.decoder.state_size)
         return LearnerState(
-            world_model=trainable(self.world_model_optimizer, world_model),
-            actor=trainable(self.policy_optimizer, self.actor.init(key_actor, obs, z)),
-            critic=trainable(self.policy_optimizer, critic),
-            temperature=trainable(
-                self.temperature_optimizer, self.temperature.init(key_temperature, z)
+            world_model=Trainable.of(world_model, self.world_model_optimizer),
+            actor=Trainable.of(
+                self.actor.init(key_actor, obs, z), self.policy_optimizer
+            ),
+            critic=Trainable.of(critic, self.policy_optimizer),
+            temperature=Trainable.of(
+                self.temperature.init(key_temperature, z), self.temperature_optimizer
             ),
             # The original never copies the critic at the start; we do.
             target_critic=jax.tree.map(jnp.copy, critic),
@@ -245,12 +244,15 @@ class Agent:
             noise.action,
             alpha,
         )
+        target_critic = optax.incremental_update(
+            critic.params, learner.target_critic, self.target_rate
+        )
         learner = learner.replace(
             actor=actor,
             critic=critic,
             temperature=temperature,
-            target_critic=optax.incremental_update(
-                critic.params, learner.target_critic, self.target_rate
+            target_critic=where(
+                critic.skipped_in_a_row == 0, target_critic, learner.target_critic
             ),
             num_updates=learner.num_updates + 1,
         )
@@ -294,6 +296,7 @@ class Agent:
         )
         change = self.balanced_weights(average(errors)) - learner.loss_weights
         weights = learner.loss_weights + self.loss_weight_rate * change
+        weights = where(jnp.isfinite(weights).all(), weights, learner.loss_weights)
         return learner.replace(loss_weights=weights), model_metrics | policy_metrics
 
     def balanced_weights(self, errors: Array) -> Array:

@@ -9,12 +9,9 @@ from jax import Array
 from cemrl_jax.agents.base import Phase
 from cemrl_jax.agents.cemrl.agent import Agent, ContextPolicy, make_agent
 from cemrl_jax.agents.cemrl.phases import make_phases
-from cemrl_jax.agents.cemrl.types import LearnerState
+from cemrl_jax.agents.cemrl.types import TRAINED, LearnerState
 from cemrl_jax.config import Config
 from cemrl_jax.envs import NonStationaryEnv
-
-TRAINED = ("world_model", "actor", "critic", "temperature")
-"""Fields of the learner that have parameters and an optimiser's state."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +60,7 @@ class CEMRL:
 
     def num_parameters(self, learner: LearnerState) -> int:
         """See `Algorithm.num_parameters`."""
-        parts = [getattr(learner, name).params for name in TRAINED]
+        parts = [part.params for part in learner.trained.values()]
         return sum(leaf.size for leaf in jax.tree.leaves(parts))
 
     def num_updates(self, learner: LearnerState) -> Array:

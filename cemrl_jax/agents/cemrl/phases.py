@@ -33,6 +33,29 @@ def _at_precision_of_agent(phase: Callable[..., Any]) -> Callable[..., Any]:
     return precise
 
 
+def mean_over_updates(metrics: Metrics) -> Metrics:
+    """Averages metrics `[N]` over the updates in which they are finite.
+
+    The others are of skipped steps, which are counted.
+    """
+
+    def mean(values: Array) -> Array:
+        finite = jnp.isfinite(values)
+        return jnp.where(finite, values, 0).sum() / finite.sum()
+
+    return parallel.average(jax.tree.map(mean, metrics))
+
+
+def skipped_steps(learner: LearnerState) -> Metrics:
+    """Counts the gradients that were not finite since the start of the run."""
+    parts = learner.trained
+    counts = {f"train/skipped_{name}": part.skipped for name, part in parts.items()}
+    in_a_row = jnp.stack([part.skipped_in_a_row for part in parts.values()])
+    counts["train/skipped"] = jnp.stack(list(counts.values())).sum()
+    counts["train/skipped_in_a_row"] = in_a_row.max()
+    return jax.tree.map(lambda count: count.astype(jnp.float32), counts)
+
+
 def make_collect(
     env: NonStationaryEnv, agent: Agent, num_envs: int, num_steps: int
 ) -> Phase:
@@ -86,7 +109,7 @@ def make_fused(agent: Agent, batch_size: int, num_updates: int) -> Phase:
         keys = jax.random.split(key_updates, num_updates)
         with jax.default_matmul_precision(agent.precision):
             learner, metrics = jax.lax.scan(update, learner, keys)
-        metrics = parallel.average(jax.tree.map(jnp.mean, metrics))
+        metrics = mean_over_updates(metrics) | skipped_steps(learner)
         metrics["elbo/state_weight"] = learner.loss_weights[0]
         return learner, worker.replace(key=key), metrics
 
@@ -104,7 +127,7 @@ class WorldModelTraining(struct.PyTreeNode):
       best_error: `[]` that error, state plus reward.
       best_step: `[]` int32 when it was reached.
       stop: `[]` bool, no better one for too long.
-      metrics: of the last step.
+      metrics: of the last step that was taken.
     """
 
     learner: LearnerState
@@ -137,6 +160,8 @@ def after_validation(
       The phase. Unlike the original, the best parameters include the prior's.
     """
     weights = agent.balanced_weights(train_errors)
+    old_weights = state.learner.loss_weights
+    weights = parallel.where(jnp.isfinite(weights).all(), weights, old_weights)
     error = validation_errors.sum()
     better = error < state.best_error
     step = state.step - 1  # the number of the step just taken
@@ -205,7 +230,8 @@ class WorldModelPhase:
             "elbo/steps": state.step.astype(jnp.float32),
             "elbo/state_weight": learner.loss_weights[0],
         }
-        return learner, worker.replace(key=key), parallel.average(metrics)
+        metrics = parallel.average(metrics) | skipped_steps(learner)
+        return learner, worker.replace(key=key), metrics
 
     def _interval(
         self, state: WorldModelTraining, memory: ReplayState
@@ -237,6 +263,8 @@ class WorldModelPhase:
         batch = self._batch(state.learner, memory, key_draw, "train")
         noise = self.agent.world_model_noise(key_noise, self.batch_size)
         learner, metrics, _ = self.agent.world_model_step(state.learner, batch, noise)
+        taken = learner.world_model.skipped_in_a_row == 0
+        metrics = parallel.where(taken, metrics, state.metrics)
         return state.replace(
             learner=learner, key=key, metrics=metrics, step=state.step + 1
         )
@@ -321,7 +349,7 @@ class PolicyPhase:
         key, key_updates = jax.random.split(worker.key)
         keys = jax.random.split(key_updates, self.num_updates)
         learner, metrics = jax.lax.scan(update, learner, keys)
-        metrics = parallel.average(jax.tree.map(jnp.mean, metrics))
+        metrics = mean_over_updates(metrics) | skipped_steps(learner)
         return learner, worker.replace(key=key), metrics
 
     def embed(self, learner: LearnerState, memory: ReplayState) -> Any:

@@ -39,6 +39,10 @@ class Batch(struct.PyTreeNode):
     scaled: Transition
 
 
+TRAINED = ("world_model", "actor", "critic", "temperature")
+"""Fields of the learner that have parameters and an optimiser's state."""
+
+
 class LearnerState(struct.PyTreeNode):
     """Everything that is learnt. The same on every device, without a device axis.
 
@@ -61,3 +65,8 @@ class LearnerState(struct.PyTreeNode):
     normalizer: RunningStatisticsState
     loss_weights: Array
     num_updates: Array
+
+    @property
+    def trained(self) -> dict[str, Trainable]:
+        """The parts that have parameters and an optimiser, by name."""
+        return {name: getattr(self, name) for name in TRAINED}

@@ -109,7 +109,11 @@ def try_configs(count: int, seed: int, max_seconds: float = 1e9) -> list[Outcome
     def attempt(one: tuple[dict[str, Any], Config]) -> Outcome | None:
         if time.monotonic() - start > max_seconds:
             return None
-        return try_config(*one)
+        outcome = try_config(*one)
+        if fault := outcome.fault():
+            last = re.sub(r"\s+", " ", outcome.printed[-700:])
+            print(f"{fault}: {outcome.changes}\n    {last}", flush=True)
+        return outcome
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         return [outcome for outcome in pool.map(attempt, drawn) if outcome]
@@ -121,9 +125,6 @@ def main() -> None:
     outcomes = try_configs(count, seed, *limit)
     valid = sum(outcome.code == 0 for outcome in outcomes)
     faults = [outcome for outcome in outcomes if outcome.fault()]
-    for outcome in faults:
-        last = re.sub(r"\s+", " ", outcome.printed[-700:])
-        print(f"{outcome.fault()}: {outcome.changes}\n    {last}")
     print(f"{len(outcomes)} tried, {valid} ran, {len(faults)} faults")
 
 

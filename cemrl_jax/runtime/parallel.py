@@ -41,7 +41,7 @@ def spmd(step: Callable[..., Any]) -> Any:
         in_axes=(None, 0),
         out_axes=(None, 0, None),
         donate_argnums=(0, 1),
-        devices=in_order(jax.devices()),
+        devices=in_order(jax.devices()) if jax.process_count() == 1 else None,
     )
 
 

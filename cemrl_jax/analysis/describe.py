@@ -149,13 +149,13 @@ def smooth(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def captions(
-    env: NonStationaryEnv, recording: Recording, episode: int
+    env: NonStationaryEnv, recording: Recording, episode: int, end: int | None = None
 ) -> list[tuple[int, str]]:
-    """Returns the first step of each task of an episode, and the task in words."""
+    """Returns the first step of each task before an end, and the task in words."""
     from cemrl_jax.analysis.strip import words
 
     tasks = recording.transitions.task
-    starts = [0, *np.flatnonzero(np.asarray(recording.changed[episode])).tolist()]
+    starts = [0, *np.flatnonzero(np.asarray(recording.changed[episode])[:end]).tolist()]
     result = []
     for start in dict.fromkeys(starts):
         spec = np.atleast_1d(np.asarray(tasks.spec[episode, start]))

@@ -37,7 +37,7 @@ def episode(study: Study) -> Part:
         height_ratios=ratios,
     )
     _task_panel(grid[0], study, recording, end)
-    _z_panel(grid[1], recording, seconds)
+    z_panel(grid[1], recording, seconds)
     if many:
         probs = np.asarray(recording.belief.probs[0, :end]).T
         colours = [style.series(number) for number in range(len(probs))]
@@ -82,9 +82,7 @@ def _task_panel(axes: Any, study: Study, recording: Recording, end: int) -> None
             seconds, goal[:end], where="post", color=style.MEANING["goal"], label="goal"
         )
     axes.set_ylabel(label.replace(", ", ",\n"))
-    texts = [
-        pair for pair in describe.captions(study.env, recording, 0) if pair[0] < end
-    ]
+    texts = describe.captions(study.env, recording, 0, end)
     room = 12 if len(texts) <= 6 else 0
     for start, text in texts if room else []:
         axes.annotate(
@@ -103,7 +101,8 @@ def _task_panel(axes: Any, study: Study, recording: Recording, end: int) -> None
     )
 
 
-def _z_panel(axes: Any, recording: Recording, seconds: np.ndarray) -> None:
+def z_panel(axes: Any, recording: Recording, seconds: np.ndarray) -> None:
+    """Draws z of the first episode with its scale."""
     z = np.asarray(recording.belief.z[0, : len(seconds)])
     std = np.asarray(recording.belief.z_std[0, : len(seconds)])
     for latent in range(min(z.shape[1], 6)):

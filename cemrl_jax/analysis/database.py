@@ -139,7 +139,7 @@ class RunRecord:
         self.problem: str | None = None
         self._database: Database | None = None
         self._run = _identity(directory, output_dir)
-        self._best = float("-inf")
+        self._best, self._hours = float("-inf"), 0.0
         with self._safely():
             self._database = Database(output_dir / FILE)
 
@@ -188,6 +188,15 @@ class RunRecord:
                 last_return=float(value),
                 best_return=self._best,
             )
+
+    def row(self, row: dict[str, float]) -> None:
+        """See `reporting.loggers.Logger.row`: a row of progress.csv has its seconds."""
+        seconds = sum(x for name, x in row.items() if name.startswith("seconds/"))
+        self._hours += seconds / 3600
+        self.evaluated(row, self._hours)
+
+    def close(self) -> None:
+        """See `reporting.loggers.Logger.close`: `ended` says how the run ended."""
 
     def ended(self, status: str = DONE, note: str = "") -> None:
         """Notes the end: "done", or "failed" with the reason."""
@@ -297,8 +306,9 @@ def _finite(value: Any) -> float | None:
 def import_authors(database: Database, path: pathlib.Path) -> int:
     """Adds runs of the original from a JSON file; returns how many.
 
-    Either the original's `experiment_database.json` (run -> its log) or the list of
-    its logged runs. A run that is there already is written anew.
+    Either the original's `experiment_database.json` (number -> its log, with `name`,
+    `env`, `n_timesteps`, `time`, `testAverageReturn`) or a list of its
+    logged runs. A run that is there already is written anew.
 
     Raises:
       ConfigError: it is neither.
@@ -321,15 +331,17 @@ def import_authors(database: Database, path: pathlib.Path) -> int:
 
 
 def _import_run(database: Database, entry: dict[str, Any], path: pathlib.Path) -> None:
-    config = entry.get("config") or {}
+    config = entry.get("config") or entry.get("param_log") or {}
+    run = entry.get("name") or entry.get("run")
+    algorithm = entry.get("algorithm") or entry.get("algo") or "cemrl"
     name = entry.get("env") or config.get("env_name") or "unknown"
-    steps = _series(entry, "env_steps", "n_env_steps_total")
-    seconds = _series(entry, "seconds", "total_train_time")
-    test = _series(entry, "test_return", "test_eval_avg_reward_deterministic")
-    train = _series(entry, "train_return", "train_eval_avg_reward_deterministic")
+    steps = _series(entry, "env_steps", "n_timesteps")
+    seconds = _series(entry, "seconds", "time")
+    test = _series(entry, "test_return", "testAverageReturn")
+    train = _series(entry, "train_return", "trainAverageReturn")
     if not test:
-        raise ConfigError(f"{path}: run {entry.get('run')} has no test_return")
-    identity = f"{IMPORTED}{name}/{entry.get('run')}"
+        raise ConfigError(f"{path}: run {run} has no test returns")
+    identity = f"{IMPORTED}{name}/{run}"
     hours = [value / 3600 for value in seconds]
     seed = (config.get("algo_params") or {}).get("seed")
     database.put(
@@ -337,14 +349,14 @@ def _import_run(database: Database, entry: dict[str, Any], path: pathlib.Path) -
         name=name,
         seed=seed,
         status=DONE,
-        started=entry.get("run"),
+        started=entry.get("date") or run,
         config=json.dumps(config),
         epoch=int(entry.get("epochs") or len(test)),
         env_steps=steps[-1] if steps else None,
         hours=hours[-1] if hours else None,
         last_return=test[-1],
         best_return=max(test),
-        note=f"original, {entry.get('algorithm', 'cemrl')}",
+        note=f"original, {algorithm}",
     )
     for number, value in enumerate(test):
         metrics = {HEADLINE: value}

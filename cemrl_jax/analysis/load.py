@@ -16,6 +16,7 @@ from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.data import task_pools
 from cemrl_jax.envs import Task
 from cemrl_jax.evaluation.evaluate import HEADLINE
+from cemrl_jax.reporting.progress import COMPILE_SECONDS
 
 AUTHOR_CURVES = pathlib.Path(__file__).parent / "assets" / "author_curves.json"
 """Preset -> the authors' runs: `env_steps`, `hours`, `test_return`, `train_return`."""
@@ -254,7 +255,7 @@ def _key(raw: dict[str, Any]) -> str:
 def compile_seconds(run: RunFiles) -> dict[str, float]:
     """Returns program -> seconds that compiling it took, `{}` if not written."""
     try:
-        data = json.loads((run.directory / "compile.json").read_text())
+        data = json.loads((run.directory / COMPILE_SECONDS).read_text())
         return {str(name): float(value) for name, value in data.items()}
     except (OSError, ValueError, AttributeError):
         return {}

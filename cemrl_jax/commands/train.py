@@ -8,6 +8,7 @@ import sys
 
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import Config, ConfigError, presets
+from cemrl_jax.reporting import loggers
 from cemrl_jax.reporting.progress import Progress
 from cemrl_jax.runtime import parallel
 from cemrl_jax.training import loop as training
@@ -99,6 +100,7 @@ def train(
                 resumed_epoch=run.epoch if resume else None,
                 tensorboard=config.tensorboard,
                 show=not members,
+                loggers=loggers.make(config, run.directory) if writes else (),
             )
             stack.enter_context(saved)
             stack.enter_context(progress)

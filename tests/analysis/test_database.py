@@ -158,6 +158,32 @@ def test_the_authors_runs_stand_in_the_same_table(folder, monkeypatch, capsys):
     assert len(store.evaluations(row["id"])) == 3
 
 
+def test_the_originals_own_database_is_read(folder, monkeypatch):
+    entry = {
+        "name": "2020_12_20_11_14_49",
+        "algo": "pearl",
+        "env": "cheetah-stationary-vel",
+        "date": "2020_12_20",
+        "param_log": {"algo_params": {"seed": 2}},
+        "n_timesteps": [100.0, 200.0],
+        "time": [1800.0, 3600.0],
+        "trainAverageReturn": [-5.0, -4.0],
+        "testAverageReturn": [-9.0, -8.0],
+    }
+    path = pathlib.Path(folder) / "experiment_database.json"
+    path.write_text(json.dumps({"7": entry}))
+    run_runs(folder, monkeypatch, "import", str(path))
+    store = database.Database(folder / database.FILE)
+    row = store.runs()[0]
+    assert row["id"] == "authors/cheetah-stationary-vel/2020_12_20_11_14_49"
+    assert (row["env_steps"], row["hours"], row["note"]) == (
+        200,
+        1.0,
+        "original, pearl",
+    )
+    assert store.evaluations(row["id"])[0]["metrics"][HEADLINE] == -9.0
+
+
 def test_an_unknown_run_is_refused(folder, monkeypatch):
     with pytest.raises(ConfigError, match="must name one run; it fits point-vel/run-0"):
         run_runs(folder, monkeypatch, "show", "run-")

@@ -99,6 +99,7 @@ def test_an_exported_policy_runs_with_jax_alone_and_acts_the_same(
     np.testing.assert_allclose(actions, steps.action[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_packed_run_acts_the_same_and_is_small(monkeypatch, tmp_path):
     use_devices(monkeypatch, 1)
     run_training(tiny_config(train__num_epochs=1), tmp_path / "run")

@@ -32,7 +32,8 @@ CREATE TABLE IF NOT EXISTS evaluations (
   run TEXT, epoch INTEGER, env_steps INTEGER, updates INTEGER, hours REAL,
   metrics TEXT, PRIMARY KEY (run, epoch));
 """
-RUNNING, DONE, FAILED, UNKNOWN = "running", "done", "failed", "unknown"
+RUNNING, DONE, FAILED = "running", "done", "failed"
+STOPPED, UNKNOWN = "stopped", "unknown"
 PATIENCE = 30.0
 """How long a writer waits for the others, s."""
 
@@ -155,12 +156,16 @@ class RunRecord:
         about = provenance or {}
         with self._safely():
             assert self._database is not None
+            known = {row["id"]: row for row in self._database.runs()}.get(self._run, {})
+            self._hours = known.get("hours") or 0.0
+            if known.get("best_return") is not None:
+                self._best = known["best_return"]
             self._database.put(
                 self._run,
                 name=config.get("name"),
                 seed=config.get("seed"),
                 status=RUNNING,
-                started=_now(),
+                started=known.get("started") or _now(),
                 ended=None,
                 config=json.dumps(config),
                 host=about.get("host") or socket.gethostname(),
@@ -199,7 +204,7 @@ class RunRecord:
         """See `reporting.loggers.Logger.close`: `ended` says how the run ended."""
 
     def ended(self, status: str = DONE, note: str = "") -> None:
-        """Notes the end: "done", or "failed" with the reason."""
+        """Notes the end: "done", or "failed" or "stopped" with the reason."""
         with self._safely():
             assert self._database is not None
             self._database.put(self._run, status=status, ended=_now(), note=note)

@@ -115,14 +115,22 @@ def read_run(directory: pathlib.Path) -> RunFiles:
     run.checkpoints = sorted(int(name) for name in names if name.isdigit())
     if not run.checkpoints and not (directory / "weights.npz").exists():
         run.missing.append("no checkpoint: nothing of the policy can be shown")
-    try:
-        run.provenance = json.loads((directory / PROVENANCE).read_text())
-    except (OSError, ValueError):
+    run.provenance = provenance(directory)
+    if not run.provenance:
         run.missing.append(f"{PROVENANCE}: revision, versions and device are not known")
     done, planned = run.epochs
     if planned and done < planned:
         run.missing.append(f"ended after {done} of {planned} epochs")
     return run
+
+
+def provenance(directory: pathlib.Path) -> dict[str, Any]:
+    """Returns what run.json says of a run, `{}` without one."""
+    try:
+        data = json.loads((directory / PROVENANCE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def _read_config(run: RunFiles) -> None:

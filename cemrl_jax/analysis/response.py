@@ -196,6 +196,7 @@ def aligned(study: Study) -> Part | None:
         axes.axvline(0, color=style.MEANING["change"], linestyle="--")
         axes.axvline(window, color=style.MEANING["change"], linestyle=":")
         axes.set(xlabel="steps after the change", ylabel=label)
+    grid[0].set_ylim(0, min(max(grid[0].get_ylim()[1], 1.1), 2))
     _histogram(grid[2], result, window)
     metrics = result.metrics()
     caption = (
@@ -258,6 +259,7 @@ def _histogram(axes: Any, result: Recovery, window: int) -> None:
         )
     axes.axvline(window, color=style.MEANING["change"], linestyle=":")
     axes.set(xlabel="steps to recover", ylabel="changes")
+    axes.yaxis.get_major_locator().set_params(integer=True)
     style.legend_above(axes, 2)
 
 

@@ -72,7 +72,8 @@ def pyplot() -> Any:
         raise ConfigError(
             "pictures need matplotlib: pip install -e '.[analysis]'"
         ) from error
-    mpl.use("agg")
+    if "inline" not in mpl.get_backend():  # of a notebook
+        mpl.use("agg")
     import matplotlib.pyplot as plt
 
     plt.rcParams.update(PARAMETERS)  # pyright: ignore

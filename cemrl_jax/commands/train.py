@@ -6,6 +6,9 @@ import datetime
 import pathlib
 import sys
 
+from cemrl_jax import config as config_lib
+from cemrl_jax.analysis.database import DONE, FAILED, STOPPED, RunRecord
+from cemrl_jax.analysis.load import provenance
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import Config, ConfigError, presets
 from cemrl_jax.reporting import loggers
@@ -88,11 +91,12 @@ def train(
         print(f"output in {run.directory}", flush=True)
     writes = parallel.is_first_process()
     with contextlib.ExitStack() as stack:
-        members = []
+        members, records = [], []
         for run in runs:
             if writes:
                 run.directory.mkdir(parents=True, exist_ok=bool(resume))
                 training.store_run(run)
+                records.append(_recorded(run))
             saved = Checkpoints(run.directory / "checkpoints", config.checkpoint.keep)
             progress = Progress(
                 run.directory if writes else None,
@@ -100,7 +104,9 @@ def train(
                 resumed_epoch=run.epoch if resume else None,
                 tensorboard=config.tensorboard,
                 show=not members,
-                loggers=loggers.make(config, run.directory) if writes else (),
+                loggers=[*loggers.make(config, run.directory), records[-1]]
+                if writes
+                else (),
             )
             stack.enter_context(saved)
             stack.enter_context(progress)
@@ -109,12 +115,24 @@ def train(
             training.train_together(
                 members, runs[0].directory / "profile" if profile else None
             )
-        except (KeyboardInterrupt, OSError, RuntimeError, FloatingPointError):
+        except (KeyboardInterrupt, OSError, RuntimeError, FloatingPointError) as error:
+            stopped = isinstance(error, KeyboardInterrupt)
+            for record in records:
+                record.ended(STOPPED if stopped else FAILED, str(error))
             for run in runs:
                 print(f"to go on: {sys.argv[0]} --resume={run.directory}")
             raise
+    for record in records:
+        record.ended(DONE)
     for run in runs:
         print(f"results in {run.directory}")
+
+
+def _recorded(run: training.Run) -> RunRecord:
+    """Returns the record of a run in the database of all runs, its start noted."""
+    record = RunRecord(run.directory, pathlib.Path(run.config.output_dir))
+    record.started(config_lib.to_dict(run.config), provenance(run.directory))
+    return record
 
 
 def start_runs(config: Config, init_from: str | None) -> list[training.Run]:

@@ -1,5 +1,6 @@
 """Runs as a database."""
 
+import concurrent.futures
 import csv
 import json
 import pathlib
@@ -7,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import ROOT, tiny_config
+from helpers import ROOT, tiny_config, use_devices
 
 from cemrl_jax import config as config_lib
 from cemrl_jax.analysis import database
@@ -29,6 +30,31 @@ sys.exit(record.problem)
 """
 
 
+def check_that_nothing_is_lost(folder):
+    store = database.Database(folder / database.FILE)
+    rows = store.runs()
+    assert sorted(row["seed"] for row in rows) == list(range(8))
+    assert {row["status"] for row in rows} == {"done"}
+    assert {row["best_return"] for row in rows} == {0.0}
+    assert {row["last_return"] for row in rows} == {-19.0}
+    assert all(len(store.evaluations(row["id"])) == 20 for row in rows)
+
+
+def test_eight_threads_write_at_once_and_nothing_is_lost(tmp_path):
+    def work(number):
+        record = database.RunRecord(tmp_path / "x" / str(number), tmp_path)
+        record.started({"name": "x", "seed": number}, {"revision": "abc"})
+        for epoch in range(20):
+            record.evaluated({"epoch": epoch, HEADLINE: -float(epoch)})
+        record.ended()
+        return record.problem
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(work, range(8))) == [None] * 8
+    check_that_nothing_is_lost(tmp_path)
+
+
+@pytest.mark.slow
 def test_eight_processes_write_at_once_and_nothing_is_lost(tmp_path):
     path = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin", "JAX_PLATFORMS": "cpu"}
     processes = [
@@ -38,13 +64,7 @@ def test_eight_processes_write_at_once_and_nothing_is_lost(tmp_path):
         for number in range(8)
     ]
     assert [process.wait(120) for process in processes] == [0] * 8
-    store = database.Database(tmp_path / database.FILE)
-    rows = store.runs()
-    assert sorted(row["seed"] for row in rows) == list(range(8))
-    assert {row["status"] for row in rows} == {"done"}
-    assert {row["best_return"] for row in rows} == {0.0}
-    assert {row["last_return"] for row in rows} == {-19.0}
-    assert all(len(store.evaluations(row["id"])) == 20 for row in rows)
+    check_that_nothing_is_lost(tmp_path)
 
 
 def test_a_record_that_cannot_write_never_fails(tmp_path):
@@ -189,3 +209,30 @@ def test_an_unknown_run_is_refused(folder, monkeypatch):
         run_runs(folder, monkeypatch, "show", "run-")
     with pytest.raises(ConfigError, match="compare takes 2 names"):
         run_runs(folder, monkeypatch, "compare", "run-0")
+
+
+def test_training_writes_the_database_by_itself(monkeypatch, tmp_path):
+    from cemrl_jax.commands import train
+
+    config = tiny_config(output_dir=str(tmp_path))
+    use_devices(monkeypatch, 1)
+    train.train(config, None, None, False)
+    store = database.Database(tmp_path / database.FILE)
+    rows = store.runs()
+    assert [(row["seed"], row["status"], row["epoch"]) for row in rows] == [
+        (0, "done", 2)
+    ]
+    found = store.evaluations(rows[0]["id"])
+    assert [entry["epoch"] for entry in found] == [0, 1, 2]
+    before = [(row["best_return"], row["hours"]) for row in rows]
+    database.rebuild(tmp_path)
+    after = [(row["best_return"], row["hours"]) for row in store.runs()]
+    assert before == [pytest.approx(pair) for pair in after]
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.training, "train_together", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(config, str(tmp_path / rows[0]["id"]), None, False)
+    assert [row["status"] for row in store.runs()] == ["stopped"]

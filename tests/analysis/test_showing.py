@@ -157,6 +157,7 @@ class FakeWindow(contextlib.nullcontext):
         self.poses.append(float(self.data.qpos[0]))
 
 
+@pytest.mark.slow
 def test_a_key_changes_the_task_while_the_robot_runs(monkeypatch, capsys):
     config = tiny_config()
     env = config.env.make()

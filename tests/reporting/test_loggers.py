@@ -100,6 +100,9 @@ def test_wandb_gets_the_rows_offline_under_an_id_of_its_own(monkeypatch, tmp_pat
     log.close()
     assert log.problem is None
     (file,) = directory.glob("wandb/offline-run-*/run-point-vel-run-1.wandb")
-    data = file.read_bytes()
-    for name in (b"test/x", b"env_steps", b"batch_size"):
-        assert name in data
+    wanted = (b"test/x", b"env_steps", b"batch_size")
+    for _ in range(200):  # wandb's own process writes when it comes to it
+        if all(name in file.read_bytes() for name in wanted):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{wanted} are not all in {file}")

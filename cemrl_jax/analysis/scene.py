@@ -50,8 +50,16 @@ class Rendered:
         self._camera.distance = 1.4 + 1.5 * size
         self._camera.azimuth, self._camera.elevation = 90, -12
 
+    def __del__(self) -> None:
+        """Frees what is in the graphics memory, in its own context and no other."""
+        if hasattr(self, "_context"):
+            self._gl.make_current()
+            self._context.free()
+            self._gl.free()
+
     def draw(self, qpos: np.ndarray, place: np.ndarray) -> np.ndarray:
         """See `Scene.draw`."""
+        self._gl.make_current()  # another one, made or freed since, takes that away
         self._data.qpos[:] = qpos
         mujoco.mj_kinematics(self._model, self._data)
         mujoco.mj_camlight(self._model, self._data)

@@ -136,6 +136,9 @@ def test_mujoco_renders_the_robot_where_it_can():
     pose[4] += 0.7
     moved = (np.abs(drawer.draw(pose, np.zeros(2)).astype(int) - first) > 40).any(-1)
     assert 50 < moved.sum() < 20000
+    drawer, _ = scene.make_scene(model, 320, 240, backend)  # frees the one before
+    again = drawer.draw(np.array(model.qpos0), np.zeros(2)).astype(int)
+    assert np.abs(again - first).max() <= 2
 
 
 class FakeWindow(contextlib.nullcontext):

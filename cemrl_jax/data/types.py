@@ -41,10 +41,18 @@ class Transition(struct.PyTreeNode):
 
 
 class Trainable(struct.PyTreeNode):
-    """Parameters and the state of their optimiser."""
+    """Parameters and the state of their optimiser.
+
+    Attributes:
+      params: the parameters.
+      opt_state: of the optimiser.
+      skipped: `[2]` int32, steps that were skipped because their gradient was not
+        finite: in all, and in a row up to now.
+    """
 
     params: Params
     opt_state: optax.OptState
+    skipped: Array
 
 
 class ReplayState(struct.PyTreeNode):

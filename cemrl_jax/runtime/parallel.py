@@ -63,13 +63,24 @@ def gradient_step(
 ) -> tuple[Trainable, Aux]:
     """Takes one step along the gradient of `loss`, averaged over all devices.
 
+    A gradient that is not finite is skipped, on all devices alike since it is their
+    average: parameters and the optimiser stay as they were.
+
     Returns the new parameters with their optimiser's state, and what `loss` returns
     beside its value.
     """
     grads, aux = jax.grad(loss, has_aux=True)(state.params, *args)
-    updates, opt_state = optimizer.update(average(grads), state.opt_state, state.params)
+    grads = average(grads)
+    sound = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(grads)]).all()
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    return Trainable(params=params, opt_state=opt_state), aux
+    new = Trainable(
+        params=params,
+        opt_state=opt_state,
+        skipped=state.skipped.at[1].set(0),
+    )
+    old = state.replace(skipped=state.skipped + 1)
+    return jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, old), aux
 
 
 def split_keys(key: Array, num_devices: int) -> Array:

@@ -24,6 +24,9 @@ from cemrl_jax.training.signals import StopRequest
 from cemrl_jax.training.state import State
 from cemrl_jax.training.storage import FAILED, Ring, Storage
 
+MAX_SKIPPED = 100
+"""Gradients in a row that are not finite before a run gives up."""
+
 
 @dataclasses.dataclass
 class Member:
@@ -238,6 +241,9 @@ class Group:
         """Puts epoch, steps and updates in front of the rows."""
         updates = np.atleast_1d(np.asarray(self._algorithm.num_updates(self._learner)))
         for number, member in enumerate(self._members):
+            total, in_a_row = np.asarray(self._skipped(number))
+            rows[number]["train/skipped"] = int(total)
+            rows[number]["train/skipped_in_a_row"] = int(in_a_row)
             head: Row = {
                 "epoch": member.run.epoch,
                 "env_steps": member.run.env_steps,
@@ -253,6 +259,8 @@ class Group:
             problem = f"{', '.join(bad)} is not finite" if bad else ""
             if row.get("collect/broken", 0) >= self.config.rollout.num_envs:
                 problem = "all environments broke: see collect/broken"
+            if row["train/skipped_in_a_row"] >= MAX_SKIPPED:
+                problem = f"{MAX_SKIPPED} gradients in a row were not finite"
             if problem and member.failed is None:
                 member.failed = self.epoch
                 problems[number] = problem
@@ -310,6 +318,9 @@ class Group:
 
     def _learner_of(self, number: int) -> Any:
         return seeds.learner_of(self._learner, number, len(self._members))
+
+    def _skipped(self, number: int) -> Any:
+        return self._algorithm.skipped(self._learner_of(number))
 
     def _ring(self, run: Run) -> Ring:
         """Returns what the replay of a seed holds."""

@@ -88,9 +88,44 @@ def test_gradient_step_does_not_depend_on_the_number_of_devices(num_devices):
         return parallel.gradient_step(loss, optimizer, state)[0], data
 
     params = jnp.float32(0)
-    state = Trainable(params=params, opt_state=optimizer.init(params))
+    state = Trainable(
+        params=params,
+        opt_state=optimizer.init(params),
+        skipped=jnp.zeros(2, jnp.int32),
+    )
     state, _ = on_devices(num_devices, step)(state, data)
     np.testing.assert_allclose(state.params, 0.2 * 7.5, rtol=1e-6)
+
+
+def test_a_gradient_that_is_not_finite_on_one_device_is_skipped_on_all_and_counted():
+    optimizer = optax.adam(0.1)
+    params = {"w": jnp.ones(3)}
+    state = Trainable(
+        params=params,
+        opt_state=optimizer.init(params),
+        skipped=jnp.zeros(2, jnp.int32),
+    )
+
+    def step(state, data):
+        loss = lambda params: ((params["w"] * data).sum(), {})  # noqa: E731
+        state, _ = parallel.gradient_step(loss, optimizer, state)
+        return state, data
+
+    bad = jnp.ones((8, 3)).at[5, 1].set(jnp.nan)
+    once, _ = on_devices(8, step)(state, jnp.ones((8, 3)))
+    twice, _ = on_devices(8, step)(once, bad)
+    thrice, _ = on_devices(8, step)(twice, bad)
+    np.testing.assert_array_equal(thrice.params["w"], once.params["w"])
+    assert_same(thrice.opt_state, once.opt_state)
+    np.testing.assert_array_equal(thrice.skipped, [2, 2])
+    after, _ = on_devices(8, step)(thrice, jnp.ones((8, 3)))
+    np.testing.assert_array_equal(after.skipped, [2, 0])
+    plain, _ = on_devices(8, step)(once, jnp.ones((8, 3)))
+    np.testing.assert_array_equal(after.params["w"], plain.params["w"])
+
+
+def assert_same(first, second):
+    jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
 def test_spmd_gives_each_device_its_row_and_returns_one_learner():

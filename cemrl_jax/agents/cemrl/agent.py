@@ -98,7 +98,9 @@ class Agent:
         }
         critic = self.critic.init(key_critic, obs, z, action)
         trainable = lambda optimizer, params: Trainable(  # noqa: E731
-            params=params, opt_state=optimizer.init(params)
+            params=params,
+            opt_state=optimizer.init(params),
+            skipped=jnp.zeros(2, jnp.int32),
         )
         weight = self.decoder.state_size / (1 + self.decoder.state_size)
         return LearnerState(

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from cemrl_jax.agents.base import Phase
@@ -65,6 +66,11 @@ class CEMRL:
         """See `Algorithm.num_parameters`."""
         parts = [getattr(learner, name).params for name in TRAINED]
         return sum(leaf.size for leaf in jax.tree.leaves(parts))
+
+    def skipped(self, learner: LearnerState) -> Array:
+        """See `Algorithm.skipped`."""
+        counts = [getattr(learner, name).skipped for name in TRAINED]
+        return jnp.stack(counts).max(0)
 
     def num_updates(self, learner: LearnerState) -> Array:
         """See `Algorithm.num_updates`."""

@@ -86,7 +86,7 @@ def make_fused(agent: Agent, batch_size: int, num_updates: int) -> Phase:
         keys = jax.random.split(key_updates, num_updates)
         with jax.default_matmul_precision(agent.precision):
             learner, metrics = jax.lax.scan(update, learner, keys)
-        metrics = parallel.average(jax.tree.map(jnp.mean, metrics))
+        metrics = parallel.average(jax.tree.map(jnp.nanmean, metrics))
         metrics["elbo/state_weight"] = learner.loss_weights[0]
         return learner, worker.replace(key=key), metrics
 
@@ -321,7 +321,7 @@ class PolicyPhase:
         key, key_updates = jax.random.split(worker.key)
         keys = jax.random.split(key_updates, self.num_updates)
         learner, metrics = jax.lax.scan(update, learner, keys)
-        metrics = parallel.average(jax.tree.map(jnp.mean, metrics))
+        metrics = parallel.average(jax.tree.map(jnp.nanmean, metrics))
         return learner, worker.replace(key=key), metrics
 
     def embed(self, learner: LearnerState, memory: ReplayState) -> Any:

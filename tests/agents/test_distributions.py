@@ -44,6 +44,62 @@ def test_tanh_normal_log_prob_is_finite_where_the_tanh_is_one():
     np.testing.assert_allclose(log_prob, expected, rtol=1e-5)
 
 
+def original_log_prob(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The original's action and its part of the log-probability, all in float32."""
+    one, action = np.float32(1), np.tanh(x.astype(np.float64)).astype(np.float32)
+    return action, -np.log(one - action * action + np.float32(1e-6))
+
+
+def saturated(*shape: int) -> np.ndarray:
+    """Values before the tanh whose actions lie between 0.964 and 1."""
+    rng = np.random.default_rng(0)
+    sign = rng.choice([-1, 1], shape)
+    return (sign * rng.uniform(2, 9.5, shape)).astype(np.float32)
+
+
+def our_log_prob(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same of `tanh_normal`: what is left without the normal's part."""
+    action, log_prob = jax.jit(tanh_normal)(x, jnp.zeros(x.shape), jnp.zeros(x.shape))
+    size = x.shape[-1]
+    return np.asarray(action), np.asarray(log_prob) + size * 0.5 * np.log(2 * np.pi)
+
+
+def test_saturated_log_probs_are_the_original_s_rounding_included():
+    """One in a thousand may differ: where tanh(x) lies between two float32 numbers."""
+    x = saturated(100_000, 1)
+    action, expected = original_log_prob(x)
+    ours, log_prob = our_log_prob(x)
+    assert np.mean(ours == action) > 0.99
+    error = np.abs(log_prob - expected[:, 0]) / np.abs(expected[:, 0])
+    assert np.mean(error > 1e-4) < 1e-3
+    # Those that differ do so by one number of float32 next to 1, 2^-24.
+    distance = 1 - np.abs(action[:, 0].astype(np.float64))
+    slope = np.maximum(2 * distance - 2**-23, 0) + 1e-6
+    assert np.all(np.abs(log_prob - expected[:, 0]) < 1e-4 + 2**-22 / slope)
+
+
+def test_means_over_saturated_batches_are_the_original_s():
+    """What the temperature's gradient and the soft values are made of: within 1e-4."""
+    x = saturated(3_000, 32, 6)
+    expected = original_log_prob(x)[1].sum(-1, dtype=np.float64).mean(-1)
+    ours = our_log_prob(x)[1].mean(-1, dtype=np.float64)
+    assert np.max(np.abs(ours - expected) / np.maximum(1, np.abs(expected))) < 1e-4
+
+
+def test_the_gradient_of_a_log_prob_is_that_of_the_formula():
+    """2 a (1 - a^2) / (1 - a^2 + 1e-6), with the slope's rounding near an action of 1.
+
+    Of both signs, at 0, and where the tanh is 1: then it has all but vanished.
+    """
+    x = np.array([-6, -3, -1.5, -0.3, 0, 0.9, 1.1, 2.5, 5, 12], np.float32)
+    log_prob = lambda x: tanh_normal(x, 0 * x, 0 * x)[1]  # noqa: E731
+    gradient = jax.vmap(jax.jit(jax.grad(log_prob)))(x[:, None])[:, 0]
+    action = np.tanh(x.astype(np.float64))
+    slope = 1 - np.square(action)
+    expected = 2 * action * slope / (slope + 1e-6)
+    np.testing.assert_allclose(gradient, expected, rtol=5e-3, atol=1e-4)
+
+
 def test_product_of_two_equal_gaussians_halves_the_variance():
     mean = jnp.full((2, 1, 3), 0.7)
     new_mean, new_variance = product_of_gaussians(mean, jnp.ones_like(mean), 0)

@@ -8,13 +8,28 @@ SAC = 1e-4
 CLEAR_GRADIENT = 1e-5
 
 
-def assert_close(actual, expected, tolerance, what=""):
-    """Compares each entry, relative to it where it is above 1."""
+def assert_close(actual, expected, tolerance, what="", rounding=0.0):
+    """Compares each entry, relative to it where it is above 1.
+
+    `rounding` is what entries may be off besides, see `log_prob_rounding`.
+    """
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     assert actual.shape == expected.shape, f"{what}: {actual.shape} {expected.shape}"
-    error = np.abs(actual - expected) / np.maximum(1, np.abs(expected))
+    error = np.maximum(np.abs(actual - expected) - rounding, 0)
+    error = error / np.maximum(1, np.abs(expected))
     worst = error.max(initial=0)
     assert worst <= tolerance, f"{what} is off by {worst:.1e}"
+
+
+def log_prob_rounding(action):
+    """How far a log-probability `[...]` may be off because of its action `[..., A]`.
+
+    tanh(x) can lie between two float32 numbers, 2^-24 apart below 1, and x is itself a
+    rounded sum: then the recorded action and ours may be neighbours, whose 1 - a^2
+    differ by 2^-23. In most rows both are the same number.
+    """
+    slope = 1 - np.square(np.asarray(action, np.float64)) + 1e-6
+    return -np.log1p(-(2**-23) / slope).sum(-1)
 
 
 def array_names(recorded):

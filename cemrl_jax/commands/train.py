@@ -71,7 +71,9 @@ def main() -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this command."""
     parser.add_argument(
-        "--config", metavar="FILE", help="a preset in configs/ or a saved config.json"
+        "--config",
+        metavar="FILE",
+        help="a preset in configs/, its name alone, or a saved config.json",
     )
     parser.add_argument(
         "--resume",

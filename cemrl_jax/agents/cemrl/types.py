@@ -3,10 +3,10 @@
 Axis letters as in `cemrl_jax.data.types`.
 """
 
-from brax.training.acme.running_statistics import RunningStatisticsState
 from flax import struct
 from jax import Array
 
+from cemrl_jax.data.normalizer import RunningStatisticsState
 from cemrl_jax.data.types import Params, Trainable, Transition
 
 

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import warnings
 from typing import Any
 
 import numpy as np
@@ -89,14 +90,21 @@ def save(figure: Any, folder: pathlib.Path, name: str, kinds: tuple[str, ...]) -
     """Writes a figure in file formats."""
     for kind in kinds:
         extra = {"dpi": 160} if kind == "png" else {"metadata": _no_date(kind)}
-        figure.savefig(folder / f"{name}.{kind}", **extra)
+        _write(figure, folder / f"{name}.{kind}", **extra)
 
 
 def svg(figure: Any) -> bytes:
     """Returns a figure as an SVG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata=_no_date("svg"))
+    _write(figure, buffer, format="svg", metadata=_no_date("svg"))
     return buffer.getvalue()
+
+
+def _write(figure: Any, target: Any, **options: Any) -> None:
+    """Writes a figure; one too small for its labels keeps the default places."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "constrained_layout not applied")
+        figure.savefig(target, **options)
 
 
 def _no_date(kind: str) -> dict[str, None]:

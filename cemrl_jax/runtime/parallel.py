@@ -45,6 +45,24 @@ def spmd(step: Callable[..., Any]) -> Any:
     )
 
 
+def lower(mapped: Any, learner: Any, worker: Any) -> Any:
+    """Lowers a function of `spmd` for shapes, the worker's of this process's rows.
+
+    Where there are several processes pmap wants arrays: zeros, dropped afterwards.
+    """
+    if jax.process_count() == 1:
+        return mapped.lower(learner, worker)
+    return mapped.lower(*jax.tree.map(_zeros, (learner, worker)))
+
+
+def _zeros(shape: Any) -> Array:
+    if isinstance(shape, jax.Array):
+        return shape
+    if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
+        return jax.random.split(jax.random.key(0), shape.shape)
+    return jnp.zeros(shape.shape, shape.dtype)
+
+
 def average(tree: Any) -> Any:
     """Averages over devices, inside a mapped function."""
     return jax.lax.pmean(tree, DEVICES)

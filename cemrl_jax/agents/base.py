@@ -71,6 +71,13 @@ class Algorithm(Protocol):
         """Returns how many numbers are trained."""
         ...
 
+    def skipped(self, learner: Any) -> Array:
+        """Returns steps skipped because a gradient was not finite, `[2]` int32.
+
+        In all, and in a row up to now; of several networks, of the worst.
+        """
+        ...
+
     def num_updates(self, learner: Any) -> Array:
         """Returns the policy updates so far, `[]` int32."""
         ...

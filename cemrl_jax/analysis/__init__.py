@@ -1,1 +1,1 @@
-"""Pictures of what was learnt: numpy and matplotlib only."""
+"""Figures, reports, videos and tables of finished runs; reads files, never trains."""

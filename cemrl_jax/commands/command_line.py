@@ -140,11 +140,15 @@ def read_config(
 def load_file(path: pathlib.Path, kind: type[Kind] = Config) -> Kind:
     """Returns the configuration of a class in a preset or a JSON file.
 
-    A JSON file of the original program is translated; what it says in vain is printed.
+    The name of a preset stands for its file, also where there is no checkout. A JSON
+    file of the original program is translated; its fields without effect are printed.
 
     Raises:
       ConfigError: it holds none.
     """
+    named = PRESETS / f"{path.name}.py"
+    if not path.is_file() and path.name == str(path) and named.is_file():
+        path = named
     if not path.is_file():
         known = [f"configs/{preset.name}" for preset in PRESETS.glob("[a-z]*.py")]
         hint = config_lib.nearest(path, known)

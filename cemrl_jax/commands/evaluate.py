@@ -9,8 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from cemrl_jax import config as config_lib
-from cemrl_jax.agents.algorithms import make_algorithm
+from cemrl_jax.analysis.restore import restore
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import ConfigError
 from cemrl_jax.data.types import Transition
@@ -20,7 +19,6 @@ from cemrl_jax.evaluation.evaluate import (
     evaluation_pools,
     make_evaluate,
 )
-from cemrl_jax.training.checkpoint import Checkpoints
 from cemrl_jax.training.run import stored_pools
 
 EXAMPLES = """\
@@ -66,18 +64,13 @@ def evaluate(
     directory: pathlib.Path, checkpoint: str, num_episodes: int, seed: int
 ) -> tuple[int, Evaluation]:
     """Returns the epoch that a checkpoint name stands for and its evaluation."""
-    config = config_lib.load(directory / "config.json")
-    env = config.env.make()
-    algorithm = make_algorithm(config, env)
-    with Checkpoints(directory / "checkpoints", read_only=True) as saved:
-        epoch = command_line.find_epoch(saved, checkpoint)
-        learner = saved.learner(
-            epoch, jax.eval_shape(algorithm.init, jax.random.key(config.seed))
-        )
+    restored = restore(directory, checkpoint)
+    config, env, agent = restored.config, restored.env, restored.agent
+    epoch, learner = restored.epoch, restored.learner
     pools = evaluation_pools(stored_pools(config, directory))
     cases = CASES + (EXTRAPOLATION if "extrapolate" in pools else ())
     run = make_evaluate(
-        env, algorithm.policy, config.rollout.num_steps, num_episodes, cases
+        env, agent.policy, config.rollout.num_steps, num_episodes, cases
     )
     return epoch, jax.device_get(jax.jit(run)(learner, pools, jax.random.key(seed)))
 

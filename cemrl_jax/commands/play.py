@@ -1,7 +1,7 @@
-"""Draws an episode of a trained run whose task changes, as a strip of pictures."""
+"""Shows episodes of a trained run whose task changes: pictures, video, browser."""
 
-import dataclasses
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,29 +9,75 @@ import numpy as np
 from jax import Array
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.agents.algorithms import make_algorithm
-from cemrl_jax.agents.base import Policy
-from cemrl_jax.analysis import strip
+from cemrl_jax.agents.cemrl.agent import Agent
+from cemrl_jax.agents.cemrl.types import LearnerState
+from cemrl_jax.analysis import describe, strip, video, viewer
+from cemrl_jax.analysis.recordings import different_tasks
+from cemrl_jax.analysis.restore import restore
 from cemrl_jax.commands import command_line
+from cemrl_jax.commands.analyse import read_schedule
 from cemrl_jax.config import ConfigError
-from cemrl_jax.data.rollout import transition
 from cemrl_jax.envs import NonStationaryEnv, Task
-from cemrl_jax.envs.schedules import Sequence
-from cemrl_jax.training.checkpoint import Checkpoints
+from cemrl_jax.envs.base import SELECT
+from cemrl_jax.evaluation.record import Plan, Recording, make_record
 from cemrl_jax.training.run import stored_pools
 
 EXAMPLES = """\
 examples:
   python scripts/play.py --run=output/cheetah-non-stationary-vel/<run>
-  python scripts/play.py --run=output/point-vel/<run> --tasks=0,5,2 --steps=100
+  python scripts/play.py --run=<run> --video=episode.mp4 --tiles=4
+  python scripts/play.py --run=<run> --html=episode.html --tasks=0,5,2 --steps=100
+  python scripts/play.py --run=<run> --video=a.mp4 --schedule=timed,min_steps=20
 
-The task changes at equal distances of time, whatever the run's schedule is.
+The task changes at equal distances of time, whatever the run's schedule is, or as
+--schedule says. Without --video, --html or --window a strip of pictures is drawn.
 """
 
 
 def main() -> None:
     """Reads the command line, plays and draws."""
-    parser = command_line.parser("Draws an episode whose task changes.", EXAMPLES)
+    args = _parser().parse_args()
+    command_line.use_compile_cache(args.compile_cache)
+    directory = pathlib.Path(args.run)
+    config = config_lib.load(directory / "config.json")
+    pool = stored_pools(config, directory)["test"]
+    tasks = task_numbers(args.tasks, pool)
+    num_steps = args.steps or config.rollout.num_steps
+    if num_steps < len(tasks) or min(args.frames, args.tiles) < 1:
+        raise ConfigError(
+            f"--steps={num_steps} must be at least the {len(tasks)} tasks,"
+            f" --frames={args.frames} and --tiles={args.tiles} at least 1"
+        )
+    schedule = read_schedule(args.schedule)
+    restored = restore(directory, args.checkpoint)
+    env, key = restored.env, jax.random.key(args.seed)
+    if args.window:
+        from cemrl_jax.analysis import window
+
+        window.play(env, restored.agent, restored.learner, pool, key)
+        return
+    if schedule is not None:
+        env = NonStationaryEnv(env.robot, config.env.task, schedule)
+    recording = play(
+        env,
+        restored.agent,
+        restored.learner,
+        pool,
+        tasks,
+        key,
+        num_steps,
+        num_episodes=args.tiles,
+        follow=schedule is not None,
+    )
+    show = video.Show(env, recording, f"{directory.name}, epoch {restored.epoch}")
+    if show.length(0) < num_steps:
+        print(f"the robot falls after {show.length(0)} of {num_steps} steps")
+    reward = np.asarray(recording.transitions.reward[0, : show.length(0)])
+    print(f"return {reward.sum():.1f}; {draw(show, args, directory)}")
+
+
+def _parser() -> Any:
+    parser = command_line.parser("Shows episodes whose task changes.", EXAMPLES)
     parser.add_argument("--run", required=True, metavar="RUN", help="folder of the run")
     parser.add_argument(
         "--checkpoint", default="best", help="best, latest or an epoch (default: best)"
@@ -42,34 +88,43 @@ def main() -> None:
         help="numbers of test tasks, in order (default: four that differ)",
     )
     parser.add_argument(
+        "--schedule", help="change tasks by a schedule: NAME or NAME,field=value,..."
+    )
+    parser.add_argument(
         "--steps", type=int, help="length of the episode (default: the run's)"
+    )
+    parser.add_argument("--video", metavar="FILE", help="write an MP4 file")
+    parser.add_argument("--html", metavar="FILE", help="write a viewer for a browser")
+    parser.add_argument(
+        "--window",
+        action="store_true",
+        help="open MuJoCo's window, where a display is: n and b change the task",
+    )
+    parser.add_argument(
+        "--tiles", type=int, default=1, help="robots side by side in the video"
     )
     parser.add_argument("--frames", type=int, default=8, help="pictures (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="of the start")
     parser.add_argument(
         "--output", metavar="FILE", help="PNG file (default: RUN/strip.png)"
     )
-    args = parser.parse_args()
-    command_line.use_compile_cache(args.compile_cache)
-    directory = pathlib.Path(args.run)
-    config = config_lib.load(directory / "config.json")
-    pool = stored_pools(config, directory)["test"]
-    tasks = task_numbers(args.tasks, pool)
-    num_steps = args.steps or config.rollout.num_steps
-    if num_steps < len(tasks) or args.frames < 1:
-        raise ConfigError(
-            f"--steps={num_steps} must be at least the {len(tasks)} tasks,"
-            f" --frames={args.frames} at least 1"
-        )
-    env, key = config.env.make(), jax.random.key(args.seed)
-    policy = trained_policy(config, directory, args.checkpoint)
-    episode = play(env, policy, pool, tasks, key, num_steps)
-    output = pathlib.Path(args.output or directory / "strip.png")
-    simulator = getattr(env.robot, "simulator", None)
-    strip.draw(episode, getattr(simulator, "model", None), args.frames, output)
-    if len(episode.x) < num_steps:
-        print(f"the robot falls after {len(episode.x)} of {num_steps} steps")
-    print(f"return {episode.reward.sum():.1f}; pictures in {output}")
+    return parser
+
+
+def draw(show: video.Show, args: Any, directory: pathlib.Path) -> str:
+    """Writes what was asked for and returns where it is."""
+    said = []
+    if args.html:
+        viewer.write(show, pathlib.Path(args.html))
+        said.append(f"viewer in {args.html}")
+    if args.video:
+        words = video.write(show, pathlib.Path(args.video))
+        said.append(f"video in {args.video} ({words})")
+    if args.output or not said:
+        output = pathlib.Path(args.output or directory / "strip.png")
+        strip.draw(strip_episode(show), show.model, args.frames, output)
+        said.append(f"pictures in {output}")
+    return "; ".join(said)
 
 
 def task_numbers(text: str | None, pool: Task) -> list[int]:
@@ -80,10 +135,7 @@ def task_numbers(text: str | None, pool: Task) -> list[int]:
     """
     count = pool.kind.shape[0]
     if text is None:
-        spec = np.asarray(pool.spec).reshape(count, -1)
-        order = np.lexsort([*spec.T[::-1], np.asarray(pool.kind)])
-        shares = np.array([0, 1, 1 / 3, 2 / 3])
-        return order[(shares * (count - 1)).round().astype(int)].tolist()
+        return different_tasks(pool)
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
@@ -93,86 +145,59 @@ def task_numbers(text: str | None, pool: Task) -> list[int]:
     return numbers
 
 
-def trained_policy(
-    config: config_lib.Config, directory: pathlib.Path, checkpoint: str
-) -> Policy:
-    """Returns the policy of a checkpoint, acting on its mean."""
-    env = config.env.make()
-    algorithm = make_algorithm(config, env)
-    like = jax.eval_shape(algorithm.init, jax.random.key(config.seed))
-    with Checkpoints(directory / "checkpoints", read_only=True) as saved:
-        learner = saved.learner(command_line.find_epoch(saved, checkpoint), like)
-    return algorithm.policy(learner, deterministic=True)
-
-
 def play(
     env: NonStationaryEnv,
-    policy: Policy,
+    agent: Agent,
+    learner: LearnerState,
     pool: Task,
     tasks: list[int],
     key: Array,
     num_steps: int,
-) -> strip.Episode:
-    """Returns an episode of tasks in turn, each for as long, until a fall at most.
+    *,
+    num_episodes: int = 1,
+    follow: bool = False,
+) -> Recording:
+    """Returns episodes of tasks in turn, each for as long, on the host.
 
     Args:
-      env: the environment; its schedule does not count.
-      policy: acts.
+      env: the environment.
+      agent: applies the learner.
+      learner: the parameters.
       pool: tasks `[N]`.
-      tasks: numbers of tasks in the pool.
-      key: of the start; the key is consumed.
-      num_steps: length of the episode.
+      tasks: numbers of tasks in the pool; each episode starts with another of them.
+      key: of the starts; the key is consumed.
+      num_steps: length of an episode.
+      num_episodes: episodes `[E]`.
+      follow: ask the environment's schedule instead, from the first tasks on.
     """
-    changes = tuple(n * num_steps // len(tasks) for n in range(1, len(tasks)))
-    env = dataclasses.replace(env, schedule=Sequence(changes, tuple(tasks[1:])))
-    record = jax.jit(lambda key: rolled(env, policy, pool, tasks[0], key, num_steps))
-    steps = jax.device_get(record(key))
-    fallen = steps.pop("terminated")
-    end = int(fallen.argmax()) + 1 if fallen.any() else num_steps
-    steps = {name: values[:end] for name, values in steps.items()}
-    starts = tuple(step for step in (0, *changes) if step < end)
-    captions = [strip.words(steps["kind"][s], steps["spec"][s]) for s in starts]
-    if pool.overrides:  # the words do not tell such tasks apart
-        captions = [f"{words}, task {n}" for words, n in zip(captions, tasks)]
+    events = np.zeros((num_episodes, num_steps), np.int32)
+    turn = np.arange(num_episodes)
+    for count in range(1, len(tasks)):
+        step = count * num_steps // len(tasks)
+        events[:, step] = SELECT + np.take(tasks, (turn + count) % len(tasks))
+    plan = Plan(events=jnp.asarray(events), follow=jnp.full(num_episodes, follow, bool))
+    first = np.take(tasks, turn % len(tasks))
+    start = jax.tree.map(lambda leaf: leaf[first], pool)
+    record = jax.jit(make_record(env, agent, num_steps))
+    return jax.device_get(record(learner, start, pool, plan, key))
+
+
+def strip_episode(show: video.Show) -> strip.Episode:
+    """Returns the first episode as the strip draws it, until a fall at most."""
+    recording, end = show.recording, show.length(0)
+    tasks = recording.transitions.task
+    texts = describe.captions(show.env, recording, 0, end)
     return strip.Episode(
-        control_dt=float(env.robot.control_dt),
-        starts=starts,
-        captions=tuple(captions),
-        **steps,
+        control_dt=show.dt,
+        qpos=np.asarray(recording.qpos[0, :end]),
+        x=np.asarray(recording.x[0, :end]),
+        velocity=np.asarray(recording.velocity[0, :end]),
+        kind=np.asarray(tasks.kind[0, :end]),
+        spec=np.asarray(tasks.spec[0, :end]).reshape(end, -1),
+        reward=np.asarray(recording.transitions.reward[0, :end]),
+        starts=tuple(start for start, _ in texts),
+        captions=tuple(words for _, words in texts),
     )
-
-
-def rolled(
-    env: NonStationaryEnv,
-    policy: Policy,
-    pool: Task,
-    first: int,
-    key: Array,
-    num_steps: int,
-) -> dict[str, Array]:
-    """Returns what to draw of each step of an episode, `[L, ...]` by name."""
-
-    def step(carry: tuple, _: None) -> tuple[tuple, dict[str, Array]]:
-        before, window = carry
-        action = policy.act(window, before.obs[None], key, None)[0]
-        after = env.step(before, action, pool)
-        data = jax.tree.map(lambda x: x[None], transition(before, action, after))
-        x = env.robot.x_position(after.physics)
-        way = x - env.robot.x_position(before.physics)
-        drawn = {
-            "qpos": getattr(after.physics, "qpos", x[None]),
-            "x": x,
-            "velocity": way / env.robot.control_dt,
-            "kind": after.task.kind,
-            "spec": jnp.atleast_1d(after.task.spec),
-            "reward": after.reward,
-            "terminated": after.terminated,
-        }
-        return (after, policy.observe(window, data)), drawn
-
-    task = jax.tree.map(lambda leaf: leaf[first], pool)
-    start = (env.reset(key, task), policy.start(1))
-    return jax.lax.scan(step, start, length=num_steps)[1]
 
 
 def console() -> None:

@@ -9,8 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from cemrl_jax import config as config_lib
+from cemrl_jax.analysis import load
+from cemrl_jax.analysis.database import DONE, FAILED, STOPPED, RunRecord
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import Config, ConfigError, presets
+from cemrl_jax.reporting import loggers
 from cemrl_jax.reporting.progress import Progress
 from cemrl_jax.runtime import parallel, provenance
 from cemrl_jax.training import changes, loop, resume, signals, state, storage
@@ -68,7 +71,9 @@ def main() -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of this command."""
     parser.add_argument(
-        "--config", metavar="FILE", help="a preset in configs/ or a saved config.json"
+        "--config",
+        metavar="FILE",
+        help="a preset in configs/, its name alone, or a saved config.json",
     )
     parser.add_argument(
         "--resume",
@@ -169,16 +174,21 @@ def train(
         start = first_state(config, runs, init_from)
         for run in runs:
             print(f"output in {run.directory}", flush=True)
-        members = open_members(runs, directory is not None, stack)
+        members, records = open_members(runs, directory is not None, stack)
         members[0].progress.compiled(programs.compile_seconds)
         hint = "\n".join(filter(None, map(way_on, runs)))
         stack.enter_context(signals.listening(stop, hint))
         profile_dir = runs[0].directory / "profile" if profile else None
         try:
             reason = loop.train_together(members, start, programs, profile_dir, stop)
-        except (KeyboardInterrupt, OSError, RuntimeError, FloatingPointError):
+        except (KeyboardInterrupt, OSError, RuntimeError, FloatingPointError) as error:
+            stopped = isinstance(error, KeyboardInterrupt)
+            for record in records:
+                record.ended(STOPPED if stopped else FAILED, str(error))
             print("\n".join(filter(None, map(way_on, runs))), flush=True)
             raise
+        for record in records:
+            record.ended(STOPPED if reason else DONE)
     for run in runs:
         if reason:
             print(f"stopped by {signals.name(reason)} and saved; {way_on(run)}")
@@ -189,9 +199,13 @@ def train(
 
 def open_members(
     runs: Sequence[run_lib.Run], resumed: bool, stack: contextlib.ExitStack
-) -> list[loop.Member]:
-    """Opens the folders of runs, new ones created, until the stack is left."""
-    writes, members = parallel.is_first_process(), []
+) -> tuple[list[loop.Member], list[RunRecord]]:
+    """Opens the folders of runs, new ones created, until the stack is left.
+
+    Returns:
+      The members, and what writes them into the database of all runs.
+    """
+    writes, members, records = parallel.is_first_process(), [], []
     for run in runs:
         if writes:
             run.directory.mkdir(parents=True, exist_ok=resumed)
@@ -202,6 +216,7 @@ def open_members(
                 run.directory,
                 provenance.start(run.epoch, run.config.env.resolved_engine),
             )
+            records.append(_recorded(run))
         saved = storage.Storage(run.directory, run.config.checkpoint.keep, run.collects)
         progress = Progress(
             run.directory if writes else None,
@@ -209,11 +224,22 @@ def open_members(
             resumed_epoch=run.logged_epoch if resumed else None,
             tensorboard=run.config.tensorboard,
             show=not members,
+            loggers=[*loggers.make(run.config, run.directory), records[-1]]
+            if writes
+            else (),
         )
         stack.enter_context(saved)
         stack.enter_context(progress)
         members.append(loop.Member(run, progress, saved))
-    return members
+    return members, records
+
+
+def _recorded(run: run_lib.Run) -> RunRecord:
+    """Returns the record of a run in the database of all runs, its start noted."""
+    record = RunRecord(run.directory, pathlib.Path(run.config.output_dir))
+    about = load.provenance(run.directory)
+    record.started(config_lib.to_dict(run.config), about)
+    return record
 
 
 def way_on(run: run_lib.Run) -> str:

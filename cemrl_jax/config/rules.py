@@ -154,6 +154,6 @@ _RANGES: dict[str, tuple[Any, tuple[str, ...]]] = {
     ),
     "between 0 and 1": (lambda value: 0 <= value <= 1, ("sac.discount",)),
     "above 0 and at most 1": (lambda value: 0 < value <= 1, ("sac.target_rate",)),
-    "not empty": (bool, ("name", "output_dir")),
+    "not empty": (bool, ("name", "output_dir", "logging.project")),
 }
 """Rule -> its test and the fields that it holds for."""

@@ -220,6 +220,22 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass
+class LoggingConfig:
+    """Where rows of progress.csv go besides. Training never waits for these.
+
+    Attributes:
+      wandb: log to Weights & Biases (extra "wandb"); WANDB_MODE=offline works.
+      mlflow: log to MLflow (extra "mlflow"): to MLFLOW_TRACKING_URI, or else to the
+        folder mlruns in `output_dir`.
+      project: name of the project there.
+    """
+
+    wandb: bool = False
+    mlflow: bool = False
+    project: str = "cemrl"
+
+
+@dataclasses.dataclass
 class Config:
     """A run.
 
@@ -245,6 +261,7 @@ class Config:
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    logging: LoggingConfig = dataclasses.field(default_factory=LoggingConfig)
 
     def validate(self, num_devices: int) -> None:
         """Checks every rule.

@@ -4,14 +4,18 @@ The arithmetic is `brax.training.acme.running_statistics`; this file says which 
 of a transition have statistics.
 """
 
+import contextlib
+import io
 from typing import Any
 
 import jax.numpy as jnp
-from brax.training.acme import running_statistics
-from brax.training.acme.running_statistics import RunningStatisticsState
 from jax import Array
 
 from cemrl_jax.data.types import Transition
+
+with contextlib.redirect_stdout(io.StringIO()):  # brax imports MJX: Warp is missing
+    from brax.training.acme import running_statistics
+    from brax.training.acme.running_statistics import RunningStatisticsState
 
 
 def init(obs_size: int, action_size: int) -> RunningStatisticsState:

@@ -7,7 +7,6 @@ S = 1 or T (one posterior for the window, or one per step of it).
 
 from typing import Any
 
-import jax.numpy as jnp
 import optax
 from flax import struct
 from jax import Array
@@ -42,25 +41,18 @@ class Transition(struct.PyTreeNode):
 
 
 class Trainable(struct.PyTreeNode):
-    """Parameters, the state of their optimiser, and the steps that were skipped.
+    """Parameters and the state of their optimiser.
 
     Attributes:
-      params: what is trained.
+      params: the parameters.
       opt_state: of the optimiser.
-      skipped: `[]` int32 steps left out because their gradient was not finite.
-      skipped_in_a_row: `[]` int32 how many of them since the last step that was taken.
+      skipped: `[2]` int32, steps that were skipped because their gradient was not
+        finite: in all, and in a row up to now.
     """
 
     params: Params
     opt_state: optax.OptState
     skipped: Array
-    skipped_in_a_row: Array
-
-    @classmethod
-    def of(cls, params: Params, optimizer: optax.GradientTransformation) -> "Trainable":
-        """Returns fresh parameters with their optimiser at its start."""
-        zero = jnp.int32(0)
-        return cls(params, optimizer.init(params), zero, zero)
 
 
 class ReplayState(struct.PyTreeNode):

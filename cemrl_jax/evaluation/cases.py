@@ -40,6 +40,10 @@ CASES = tuple(
 )
 """What is reported, with each checkpoint."""
 
+HEADLINE = CASES[0].metric
+"""What runs of different experiments are compared by, and what most of the authors'
+curves measure."""
+
 EXTRAPOLATION = tuple(
     Case("extrapolate", protocol, "deterministic") for protocol in ("fixed", "changing")
 )

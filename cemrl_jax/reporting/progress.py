@@ -1,9 +1,11 @@
 """What a run tells: a CSV file, TensorBoard events, and a display."""
 
 import csv
+import json
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 from rich.console import Console
@@ -18,7 +20,10 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
-Row = dict[str, float]
+from cemrl_jax.reporting.loggers import Logger, Row
+
+COMPILE_SECONDS = "compile.json"
+"""In a run's folder: program -> seconds that compiling it took, at its last start."""
 
 
 class CsvLog:
@@ -157,6 +162,7 @@ class Progress:
         resumed_epoch: int | None = None,
         tensorboard: bool = True,
         show: bool = True,
+        loggers: Sequence[Logger] = (),
     ) -> None:
         """Starts the display and opens the files.
 
@@ -167,7 +173,9 @@ class Progress:
             for none; None in a run that begins.
           tensorboard: write events.
           show: display the progress; of seeds that train together one does.
+          loggers: get every row too, and are closed at the end.
         """
+        self._directory, self._loggers = directory, loggers
         done = max(resumed_epoch or 0, 0)
         self._csv = self._writer = None
         if directory:
@@ -193,6 +201,8 @@ class Progress:
         self._display.close()
         if self._writer is not None:
             self._writer.close()
+        for logger in self._loggers:
+            logger.close()
 
     def phase(self, name: str) -> None:
         """Says what the run is doing now."""
@@ -210,6 +220,9 @@ class Progress:
         """Reports the compile time of each program; the clock of the epochs starts."""
         parts = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
         print(f"compiled in {sum(seconds.values()):.1f} s ({parts})", flush=True)
+        if self._directory is not None:
+            text = json.dumps(seconds, indent=2) + "\n"
+            (self._directory / COMPILE_SECONDS).write_text(text)
         if self._writer is not None:
             for name, value in seconds.items():
                 self._writer.add_scalar(f"compile_seconds/{name}", value, self._first)
@@ -223,6 +236,8 @@ class Progress:
             for name, value in row.items():
                 self._writer.add_scalar(name, value, int(row["env_steps"]))
             self._writer.flush()
+        for logger in self._loggers:
+            logger.row(row)
         done = row["epoch"] - self._first
         elapsed = time.perf_counter() - self._start
         left = self._num_epochs - row["epoch"]

@@ -24,7 +24,7 @@ Aux = TypeVar("Aux")
 
 DEVICES = "devices"
 MAX_SKIPPED = 100
-"""Gradients in a row that may be skipped because they are not finite."""
+"""Gradients in a row that are not finite before a run gives up."""
 
 
 def spmd(step: Callable[..., Any]) -> Any:
@@ -43,8 +43,26 @@ def spmd(step: Callable[..., Any]) -> Any:
         in_axes=(None, 0),
         out_axes=(None, 0, None),
         donate_argnums=(0, 1),
-        devices=in_order(jax.devices()),
+        devices=in_order(jax.devices()) if jax.process_count() == 1 else None,
     )
+
+
+def lower(mapped: Any, learner: Any, worker: Any) -> Any:
+    """Lowers a function of `spmd` for shapes, the worker's of this process's rows.
+
+    Where there are several processes pmap wants arrays: zeros, dropped afterwards.
+    """
+    if jax.process_count() == 1:
+        return mapped.lower(learner, worker)
+    return mapped.lower(*jax.tree.map(_zeros, (learner, worker)))
+
+
+def _zeros(shape: Any) -> Array:
+    if isinstance(shape, jax.Array):
+        return shape
+    if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
+        return jax.random.split(jax.random.key(0), shape.shape)
+    return jnp.zeros(shape.shape, shape.dtype)
 
 
 def average(tree: Any) -> Any:
@@ -65,28 +83,26 @@ def gradient_step(
 ) -> tuple[Trainable, Aux]:
     """Takes one step along the gradient of `loss`, averaged over all devices.
 
-    A gradient whose norm is not finite is skipped, on all devices alike: parameters
-    and optimiser stay, the step is counted. After `MAX_SKIPPED` in a row all further
-    ones are skipped, so that the host finds the state as it was.
+    A gradient that is not finite, or too large for its square to be, is skipped, on
+    all devices alike since it is their average: parameters and the optimiser stay as
+    they were. After `MAX_SKIPPED` in a row all are skipped, so that the host, which
+    looks between phases only, finds them still in a row.
 
     Returns the new parameters with their optimiser's state, and what `loss` returns
     beside its value.
     """
     grads, aux = jax.grad(loss, has_aux=True)(state.params, *args)
     grads = average(grads)
-    taken = jnp.isfinite(optax.tree.norm(grads, squared=True))
-    taken &= state.skipped_in_a_row < MAX_SKIPPED
+    sound = jnp.isfinite(optax.tree.norm(grads, squared=True))
+    sound &= state.skipped[1] < MAX_SKIPPED
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    new, old = (params, opt_state), (state.params, state.opt_state)
-    params, opt_state = where(taken, new, old)
-    skipped = 1 - taken.astype(jnp.int32)
-    return Trainable(
+    new = Trainable(
         params=params,
         opt_state=opt_state,
-        skipped=state.skipped + skipped,
-        skipped_in_a_row=skipped * (state.skipped_in_a_row + 1),
-    ), aux
+        skipped=state.skipped.at[1].set(0),
+    )
+    return where(sound, new, state.replace(skipped=state.skipped + 1)), aux
 
 
 def where(condition: Array, new: Any, old: Any) -> Any:

@@ -55,11 +55,11 @@ class Checkpoints:
             raise CheckpointError(f"no checkpoints in {directory}")
         policies: list[Any] = [LatestN(keep)]
         if keep_best:
-            policies.append(BestN(get_metric_fn=lambda metrics: metrics[METRIC], n=1))
+            policies.append(BestN(get_metric_fn=_value, n=1))
         with _explained(f"cannot open {directory}"), _quiet_if(read_only):
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=AnyPreservationPolicy(policies),
-                best_fn=lambda metrics: metrics[METRIC],
+                best_fn=_value,
                 create=not read_only,
                 read_only=read_only,
                 multiprocessing_options=_alone() if read_only else _together(),
@@ -67,7 +67,7 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self._directory, options=options)
         best = self._manager.best_step()
         metrics: Any = None if best is None else self._manager.metrics(best)
-        self._best_value = (metrics or {}).get(METRIC, float("-inf"))
+        self._best_value = _value(metrics or {})
         if read_only and self._manager.latest_step() is None:
             raise CheckpointError(f"no complete checkpoint in {directory}")
 
@@ -206,6 +206,11 @@ class Checkpoints:
         if epoch is None:
             raise CheckpointError(f"no checkpoint in {self._directory}")
         return epoch
+
+
+def _value(metrics: Any) -> float:
+    """Returns what the best checkpoint is best at; a damaged file makes none best."""
+    return metrics.get(METRIC, float("-inf"))
 
 
 def require_space(directory: pathlib.Path, size: int, what: str) -> None:

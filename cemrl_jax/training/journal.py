@@ -102,10 +102,13 @@ class Journal:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *rows)
 
     def keep(self, collects: Collection[int]) -> None:
-        """Deletes what belongs to other collects, and what was never finished."""
+        """Deletes what belongs to other collects."""
         for chunk in self.chunks():
             if chunk.collect not in collects:
                 chunk.path.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Deletes what an earlier start left unfinished; no process may be writing."""
         for partial in self._directory.glob("*.partial"):
             partial.unlink(missing_ok=True)
 

@@ -238,6 +238,9 @@ class Group:
         """Puts epoch, steps and updates in front of the rows."""
         updates = np.atleast_1d(np.asarray(self._algorithm.num_updates(self._learner)))
         for number, member in enumerate(self._members):
+            total, in_a_row = np.asarray(self._skipped(number))
+            rows[number]["train/skipped"] = int(total)
+            rows[number]["train/skipped_in_a_row"] = int(in_a_row)
             head: Row = {
                 "epoch": member.run.epoch,
                 "env_steps": member.run.env_steps,
@@ -253,6 +256,8 @@ class Group:
             problem = f"{', '.join(bad)} is not finite" if bad else ""
             if row.get("collect/broken", 0) >= self.config.rollout.num_envs:
                 problem = "all environments broke: see collect/broken"
+            if row["train/skipped_in_a_row"] >= parallel.MAX_SKIPPED:
+                problem = f"{parallel.MAX_SKIPPED} gradients in a row were not finite"
             if problem and member.failed is None:
                 member.failed = self.epoch
                 problems[number] = problem
@@ -310,6 +315,9 @@ class Group:
 
     def _learner_of(self, number: int) -> Any:
         return seeds.learner_of(self._learner, number, len(self._members))
+
+    def _skipped(self, number: int) -> Any:
+        return self._algorithm.skipped(self._learner_of(number))
 
     def _ring(self, run: Run) -> Ring:
         """Returns what the replay of a seed holds."""

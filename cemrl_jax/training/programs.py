@@ -151,11 +151,13 @@ def compile_programs(
     lower: dict[str, Callable[[], Any]] = {}
     for name, phase in phases.items():
         mapped = parallel.spmd(seeds.phase_for_seeds(phase, num_seeds))
-        lower[name] = lambda mapped=mapped: mapped.lower(start.learner, start.worker)
+        lower[name] = lambda mapped=mapped: parallel.lower(
+            mapped, start.learner, start.worker
+        )
     function = make_returns(env, algorithm.policy, config.rollout.num_steps)
     mapped = parallel.spread(seeds.for_seeds(function, num_seeds))
     parts = evaluation_parts(config, numbers, pools)
-    lower["evaluate"] = lambda: mapped.lower(start.learner, parts[0].share)
+    lower["evaluate"] = lambda: parallel.lower(mapped, start.learner, parts[0].share)
     programs = compile_all(lower, say)
     evaluate = Evaluator(programs.pop("evaluate"), parts, num_seeds)
     own = state.num_bytes([start.worker, *(part.share for part in parts)])

@@ -77,6 +77,8 @@ class Storage:
         self._next_collect = next_collect
         self._epochs = Checkpoints(directory / CHECKPOINTS, keep)
         self._journal = Journal(directory / REPLAY)
+        if parallel.is_first_process():
+            self._journal.sweep()
         self._states: dict[pathlib.Path, dict[str, Any]] = {}
 
     def __enter__(self) -> "Storage":

@@ -13,7 +13,7 @@ from helpers import (
     use_devices,
 )
 
-from cemrl_jax.analysis import strip
+from cemrl_jax.analysis import strip, video
 from cemrl_jax.commands import play
 from cemrl_jax.config import ConfigError
 from cemrl_jax.envs.robots import Ant, HalfCheetah
@@ -68,9 +68,14 @@ def test_an_episode_has_the_tasks_in_turn():
 def played(config, tasks, num_steps):
     env = config.env.make()
     agent = make_agent(config, env.obs_size, env.action_size)
-    policy = agent.policy(agent.init(jax.random.key(0)), deterministic=True)
-    pool = Velocity().sample(jax.random.key(0), 4)
-    return play.play(env, policy, pool, tasks, jax.random.key(0), num_steps)
+    learner, pool = (
+        agent.init(jax.random.key(0)),
+        Velocity().sample(jax.random.key(0), 4),
+    )
+    recording = play.play(
+        env, agent, learner, pool, tasks, jax.random.key(0), num_steps
+    )
+    return play.strip_episode(video.Show(env, recording, ""))
 
 
 def test_an_episode_ends_with_a_fall():

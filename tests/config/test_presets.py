@@ -87,6 +87,7 @@ def test_phases_are_lowered_for_accelerators_that_are_not_here(
 ):
     use_devices(monkeypatch, 1)
     config = shrunk(name)
+    config.env.engine = "mjx"
     env = config.env.make()
     run = run_lib.start_run(config, tmp_path)
     agent = make_agent(config, env.obs_size, env.action_size)

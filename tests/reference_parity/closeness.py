@@ -25,11 +25,11 @@ def log_prob_rounding(action):
     """How far a log-probability `[...]` may be off because of its action `[..., A]`.
 
     tanh(x) can lie between two float32 numbers, 2^-24 apart below 1, and x is itself a
-    rounded sum: then the recorded action and ours may be neighbours. Their logs of
-    1 - a^2 + 1e-6 differ by 2^-23 of that. In most rows both are the same number.
+    rounded sum: then the recorded action and ours may be neighbours, whose 1 - a^2
+    differ by 2^-23. In most rows both are the same number.
     """
-    action = np.asarray(action, np.float64)
-    return (2**-23 / (1 - np.square(action) + 1e-6)).sum(-1)
+    slope = 1 - np.square(np.asarray(action, np.float64)) + 1e-6
+    return -np.log1p(-(2**-23) / slope).sum(-1)
 
 
 def array_names(recorded):

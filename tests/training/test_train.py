@@ -15,6 +15,7 @@ from helpers import (
     use_devices,
 )
 
+from cemrl_jax.agents import sac
 from cemrl_jax.agents.cemrl import phases
 from cemrl_jax.agents.cemrl.agent import make_agent
 from cemrl_jax.config import ConfigError
@@ -304,3 +305,30 @@ def test_a_number_that_is_not_finite_ends_the_run_and_is_named(monkeypatch, tmp_
     failed = Checkpoints(tmp_path / "run" / FAILED, read_only=True)
     with failed:
         assert failed.latest() == 1
+
+
+def test_gradients_that_stay_bad_end_the_run_and_single_ones_do_not(
+    monkeypatch, tmp_path
+):
+    """A loss is not a number in some updates; parameters never become so."""
+    use_devices(monkeypatch, 1)
+    critic_loss = sac.critic_loss
+
+    def sometimes(params, apply, obs, z, action, target):
+        loss, metrics = critic_loss(params, apply, obs, z, action, target)
+        bad = obs[0, 0] > limit
+        return loss * jnp.where(bad, jnp.nan, 1.0), metrics
+
+    limit = 0.0
+    monkeypatch.setattr(sac, "critic_loss", sometimes)
+    config = tiny_config(train__num_updates=50, train__num_epochs=2)
+    run = run_training(config, tmp_path / "some")
+    rows = read_rows(tmp_path / "some")
+    assert 0 < int(rows[-1]["train/skipped"]) < 100
+    for leaf in jax.tree.leaves(run.learner):
+        assert np.isfinite(leaf).all()
+    limit = -100.0
+    config.train.num_updates = 60
+    with pytest.raises(FloatingPointError, match="epoch 2: 100 gradients in a row"):
+        run_training(config, tmp_path / "all")
+    assert [row["epoch"] for row in read_rows(tmp_path / "all")] == ["0", "1", "2"]

@@ -97,15 +97,18 @@ class Agent:
             "prior": self.class_prior.init(key_prior),
         }
         critic = self.critic.init(key_critic, obs, z, action)
+        trainable = lambda optimizer, params: Trainable(  # noqa: E731
+            params=params,
+            opt_state=optimizer.init(params),
+            skipped=jnp.zeros(2, jnp.int32),
+        )
         weight = self.decoder.state_size / (1 + self.decoder.state_size)
         return LearnerState(
-            world_model=Trainable.of(world_model, self.world_model_optimizer),
-            actor=Trainable.of(
-                self.actor.init(key_actor, obs, z), self.policy_optimizer
-            ),
-            critic=Trainable.of(critic, self.policy_optimizer),
-            temperature=Trainable.of(
-                self.temperature.init(key_temperature, z), self.temperature_optimizer
+            world_model=trainable(self.world_model_optimizer, world_model),
+            actor=trainable(self.policy_optimizer, self.actor.init(key_actor, obs, z)),
+            critic=trainable(self.policy_optimizer, critic),
+            temperature=trainable(
+                self.temperature_optimizer, self.temperature.init(key_temperature, z)
             ),
             # The original never copies the critic at the start; we do.
             target_critic=jax.tree.map(jnp.copy, critic),
@@ -252,7 +255,7 @@ class Agent:
             critic=critic,
             temperature=temperature,
             target_critic=where(
-                critic.skipped_in_a_row == 0, target_critic, learner.target_critic
+                critic.skipped[1] == 0, target_critic, learner.target_critic
             ),
             num_updates=learner.num_updates + 1,
         )

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from cemrl_jax.agents.base import Phase
@@ -60,8 +61,13 @@ class CEMRL:
 
     def num_parameters(self, learner: LearnerState) -> int:
         """See `Algorithm.num_parameters`."""
-        parts = [part.params for part in learner.trained.values()]
+        parts = [getattr(learner, name).params for name in TRAINED]
         return sum(leaf.size for leaf in jax.tree.leaves(parts))
+
+    def skipped(self, learner: LearnerState) -> Array:
+        """See `Algorithm.skipped`."""
+        counts = [getattr(learner, name).skipped for name in TRAINED]
+        return jnp.stack(counts).max(0)
 
     def num_updates(self, learner: LearnerState) -> Array:
         """See `Algorithm.num_updates`."""

@@ -13,7 +13,7 @@ from jax import Array
 from cemrl_jax.agents.base import Phase
 from cemrl_jax.agents.cemrl import losses
 from cemrl_jax.agents.cemrl.agent import Agent
-from cemrl_jax.agents.cemrl.types import Batch, LearnerState
+from cemrl_jax.agents.cemrl.types import TRAINED, Batch, LearnerState
 from cemrl_jax.config import Config
 from cemrl_jax.data import normalizer, replay
 from cemrl_jax.data.rollout import deal_tasks, returns, rollout, without_broken
@@ -47,13 +47,11 @@ def mean_over_updates(metrics: Metrics) -> Metrics:
 
 
 def skipped_steps(learner: LearnerState) -> Metrics:
-    """Counts the gradients that were not finite since the start of the run."""
-    parts = learner.trained
-    counts = {f"train/skipped_{name}": part.skipped for name, part in parts.items()}
-    in_a_row = jnp.stack([part.skipped_in_a_row for part in parts.values()])
-    counts["train/skipped"] = jnp.stack(list(counts.values())).sum()
-    counts["train/skipped_in_a_row"] = in_a_row.max()
-    return jax.tree.map(lambda count: count.astype(jnp.float32), counts)
+    """Counts the gradients of each optimiser that were skipped since the start."""
+    return {
+        f"train/skipped_{name}": getattr(learner, name).skipped[0].astype(jnp.float32)
+        for name in TRAINED
+    }
 
 
 def make_collect(
@@ -263,7 +261,7 @@ class WorldModelPhase:
         batch = self._batch(state.learner, memory, key_draw, "train")
         noise = self.agent.world_model_noise(key_noise, self.batch_size)
         learner, metrics, _ = self.agent.world_model_step(state.learner, batch, noise)
-        taken = learner.world_model.skipped_in_a_row == 0
+        taken = learner.world_model.skipped[1] == 0
         metrics = parallel.where(taken, metrics, state.metrics)
         return state.replace(
             learner=learner, key=key, metrics=metrics, step=state.step + 1

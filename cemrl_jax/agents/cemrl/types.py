@@ -3,10 +3,10 @@
 Axis letters as in `cemrl_jax.data.types`.
 """
 
-from brax.training.acme.running_statistics import RunningStatisticsState
 from flax import struct
 from jax import Array
 
+from cemrl_jax.data.normalizer import RunningStatisticsState
 from cemrl_jax.data.types import Params, Trainable, Transition
 
 
@@ -65,8 +65,3 @@ class LearnerState(struct.PyTreeNode):
     normalizer: RunningStatisticsState
     loss_weights: Array
     num_updates: Array
-
-    @property
-    def trained(self) -> dict[str, Trainable]:
-        """The parts that have parameters and an optimiser, by name."""
-        return {name: getattr(self, name) for name in TRAINED}

@@ -1,0 +1,57 @@
+"""A trained agent from the folder of a run, or from a packed one."""
+
+import dataclasses
+import pathlib
+
+import jax
+
+from cemrl_jax import config as config_lib
+from cemrl_jax.agents.cemrl.agent import Agent, make_agent
+from cemrl_jax.agents.cemrl.types import LearnerState
+from cemrl_jax.analysis import pretrained
+from cemrl_jax.commands import command_line
+from cemrl_jax.config import Config
+from cemrl_jax.envs import NonStationaryEnv
+from cemrl_jax.training.checkpoint import Checkpoints
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A trained agent.
+
+    Attributes:
+      config: of its run.
+      env: its environment.
+      agent: applies the learner.
+      learner: what it has learnt.
+      epoch: of the checkpoint.
+    """
+
+    config: Config
+    env: NonStationaryEnv
+    agent: Agent
+    learner: LearnerState
+    epoch: int
+
+
+def restore(directory: pathlib.Path, checkpoint: str = "best") -> Restored:
+    """Returns the agent of a checkpoint; a packed folder has only one.
+
+    Args:
+      directory: of the run.
+      checkpoint: "best", "latest" or an epoch.
+
+    Raises:
+      ConfigError: no configuration, or no such checkpoint.
+      CheckpointError: it cannot be read.
+    """
+    config = config_lib.load(directory / "config.json")
+    env = config.env.make()
+    agent = make_agent(config, env.obs_size, env.action_size)
+    like = jax.eval_shape(agent.init, jax.random.key(config.seed))
+    if pretrained.is_packed(directory):
+        learner = pretrained.learner(directory, like)
+        return Restored(config, env, agent, learner, pretrained.epoch(directory))
+    with Checkpoints(directory / "checkpoints", read_only=True) as saved:
+        epoch = command_line.find_epoch(saved, checkpoint)
+        return Restored(config, env, agent, saved.learner(epoch, like), epoch)

@@ -1,0 +1,168 @@
+"""Pictures of a robot in a pose: by MuJoCo where it can render, else a stick figure."""
+# mujoco comes without type stubs:
+# pyright: reportAttributeAccessIssue=false
+
+import copy
+import importlib
+import os
+import subprocess
+import sys
+from typing import Any, Protocol
+
+import mujoco
+import numpy as np
+
+from cemrl_jax.analysis.strip import limbs
+
+BACKENDS = {"egl": "libegl1", "osmesa": "libosmesa6"}
+"""Ways to render without a display -> the package of the system that brings them."""
+SKY, GROUND, BODY, OUTLINE = "#eaf2f8", "#c9cfd4", "#c9b18a", "#3b3b3b"
+
+
+class Scene(Protocol):
+    """Draws one robot."""
+
+    def draw(self, qpos: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """Returns a picture `[H, W, 3]` uint8 of a pose `[nq]` at a place `[2]`, m."""
+        ...
+
+
+class Rendered:
+    """MuJoCo's renderer, with a camera that moves along."""
+
+    def __init__(self, model: Any, width: int, height: int, backend: str) -> None:
+        """Opens a context of a back end that `find_backend` has found."""
+        os.environ.setdefault("PYOPENGL_PLATFORM", backend)
+        module = importlib.import_module(f"mujoco.{backend}")
+        self._gl = module.GLContext(width, height)
+        self._gl.make_current()
+        self._model = copy.deepcopy(model)
+        self._model.vis.global_.offwidth = width
+        self._model.vis.global_.offheight = height
+        self._data = mujoco.MjData(self._model)
+        self._scene = mujoco.MjvScene(self._model, maxgeom=200)
+        scale = mujoco.mjtFontScale.mjFONTSCALE_100
+        self._context = mujoco.MjrContext(self._model, scale)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._area = mujoco.MjrRect(0, 0, width, height)
+        self._camera = mujoco.MjvCamera()
+        size, self._height = _extent(self._model, self._data)
+        self._camera.distance = 1.4 + 1.5 * size
+        self._camera.azimuth, self._camera.elevation = 90, -12
+
+    def __del__(self) -> None:
+        """Frees what is in the graphics memory, in its own context and no other."""
+        if hasattr(self, "_context"):
+            self._gl.make_current()
+            self._context.free()
+            self._gl.free()
+
+    def draw(self, qpos: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """See `Scene.draw`."""
+        self._gl.make_current()  # another one, made or freed since, takes that away
+        self._data.qpos[:] = qpos
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_camlight(self._model, self._data)
+        self._camera.lookat[:] = [*place, 0.8 * self._height]
+        mujoco.mjv_updateScene(
+            self._model,
+            self._data,
+            mujoco.MjvOption(),
+            None,
+            self._camera,
+            mujoco.mjtCatBit.mjCAT_ALL,
+            self._scene,
+        )
+        picture = np.empty((self._area.height, self._area.width, 3), np.uint8)
+        mujoco.mjr_render(self._area, self._scene, self._context)
+        mujoco.mjr_readPixels(picture, None, self._area, self._context)
+        return picture[::-1]
+
+
+def _extent(model: Any, data: Any) -> tuple[float, float]:
+    """Returns how long a robot is and how high its middle lies in its first pose, m."""
+    mujoco.mj_resetData(model, data)
+    mujoco.mj_kinematics(model, data)
+    plane = int(mujoco.mjtGeom.mjGEOM_PLANE)
+    own = [n for n in range(model.ngeom) if int(model.geom_type[n]) != plane]
+    places = data.geom_xpos[own]
+    return float(np.ptp(places, 0).max()), float(places[:, 2].mean())
+
+
+class Drawn:
+    """A stick figure from the side, which needs no graphics driver."""
+
+    def __init__(self, model: Any, width: int, height: int) -> None:
+        """Of a model, or of a point where it is None."""
+        self._model, self._width, self._height = model, width, height
+        self._scale = height / 2.4  # pixels of a metre
+
+    def draw(self, qpos: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """See `Scene.draw`."""
+        from PIL import Image, ImageDraw
+
+        picture = Image.new("RGB", (self._width, self._height), SKY)
+        pen = ImageDraw.Draw(picture)
+        ground = round(0.82 * self._height)
+        pen.rectangle((0, ground, self._width, self._height), GROUND)
+        half = self._width / 2 / self._scale
+        for metre in range(int(place[0] - half) - 1, int(place[0] + half) + 2):
+            x = self._width / 2 + (metre - place[0]) * self._scale
+            pen.line((x, ground, x, ground + 8), OUTLINE, 2)
+            pen.text((x + 4, ground + 6), f"{metre} m", OUTLINE)
+        for limb in limbs(self._model, qpos):
+            ends = [
+                (
+                    self._width / 2 + (x - place[0]) * self._scale,
+                    ground - z * self._scale,
+                )
+                for x, z in limb.ends
+            ]
+            for extra, colour in ((2, OUTLINE), (0, BODY)):
+                radius = limb.radius * self._scale + extra
+                pen.line(ends, colour, round(2 * radius))
+                for x, z in ends:
+                    pen.ellipse(
+                        (x - radius, z - radius, x + radius, z + radius), colour
+                    )
+        return np.asarray(picture)
+
+
+def find_backend() -> str | None:
+    """Returns a way to render that works on this machine, or None.
+
+    Each is tried in a process of its own: one that fails leaves traces.
+    """
+    for backend in BACKENDS:
+        environment = dict(os.environ, MUJOCO_GL=backend, PYOPENGL_PLATFORM=backend)
+        command = "import mujoco; mujoco.GLContext(8, 8).make_current()"
+        tried = subprocess.run(
+            [sys.executable, "-c", command],
+            env=environment,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        if tried.returncode == 0:
+            return backend
+    return None
+
+
+def make_scene(
+    model: Any, width: int, height: int, backend: str | None
+) -> tuple[Scene, str]:
+    """Returns a scene and what there is to say about how it is drawn.
+
+    Args:
+      model: the robot's MuJoCo model, None without physics engine.
+      width: of a picture, pixels.
+      height: of a picture, pixels.
+      backend: what `find_backend` has found.
+    """
+    if model is None:
+        return Drawn(None, width, height), "without a MuJoCo model, drawn as a ball"
+    if backend is None:
+        packages = " or ".join(BACKENDS.values())
+        words = f"drawn as a stick figure: to render it, install {packages} (apt-get)"
+        return Drawn(model, width, height), words
+    return Rendered(model, width, height, backend), f"rendered with {backend}"

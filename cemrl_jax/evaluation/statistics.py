@@ -1,0 +1,173 @@
+"""Statistics of returns and of what happens after a change: numpy on the host.
+
+Interquartile mean and percentile bootstrap over runs are those of Agarwal et al.,
+"Deep reinforcement learning at the edge of the statistical precipice" (2021).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+SHARE = 0.1
+"""How near z and reward must come to their levels to have recovered."""
+HOLD = 5
+"""Steps that they must be so near for, in a row (z) or on average (reward)."""
+SETTLED = 0.25
+"""Last share of a task's time over which the levels are means."""
+
+
+def iqm(scores: np.ndarray) -> np.ndarray:
+    """Returns the mean of the middle half of `[N, ...]` over the first axis.
+
+    A quarter of the scores, rounded down, is left out at either end.
+    """
+    scores = np.sort(np.asarray(scores, np.float64), axis=0)
+    cut = len(scores) // 4
+    return scores[cut : len(scores) - cut].mean(0)
+
+
+def bootstrap_interval(
+    scores: np.ndarray,
+    rng: np.random.Generator,
+    statistic: Callable[[np.ndarray], np.ndarray] = iqm,
+    *,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the percentile bootstrap interval of a statistic over runs.
+
+    Args:
+      scores: `[N, ...]` one entry per run.
+      rng: draws the runs, with replacement.
+      statistic: `[N, ...] -> [...]`.
+      resamples: how often runs are drawn.
+      confidence: share of the resamples inside of the interval.
+
+    Returns:
+      Its lower and upper end, `[...]` each.
+    """
+    scores = np.asarray(scores, np.float64)
+    draws = rng.integers(0, len(scores), (resamples, len(scores)))
+    values = np.stack([statistic(scores[draw]) for draw in draws])
+    tail = (1 - confidence) / 2
+    return np.quantile(values, tail, 0), np.quantile(values, 1 - tail, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recovery:
+    """What followed each of C changes.
+
+    Steps count from the first step of the new task. What never settles counts as the
+    whole time that the task lasted.
+
+    Attributes:
+      z_steps: `[C]` until z is within 10 % of its final value, in distances from the
+        value before the change, and stays so for `HOLD` steps.
+      reward_steps: `[C]` until the mean reward of `HOLD` steps is within 10 % of its
+        level: of the level itself or of the fall below it, the larger.
+      lost_return: `[C]` return below the level, summed over the new task's time.
+    """
+
+    z_steps: np.ndarray
+    reward_steps: np.ndarray
+    lost_return: np.ndarray
+
+    def metrics(self) -> dict[str, float]:
+        """Returns medians over changes (mean of the lost return); empty without any."""
+        if not len(self.z_steps):
+            return {}
+        return {
+            "recovery/z_steps": float(np.median(self.z_steps)),
+            "recovery/reward_steps": float(np.median(self.reward_steps)),
+            "recovery/lost_return": float(self.lost_return.mean()),
+            "recovery/changes": float(len(self.z_steps)),
+        }
+
+
+def recovery(z: np.ndarray, reward: np.ndarray, changes: np.ndarray) -> Recovery:
+    """Measures what follows the changes in episodes.
+
+    Args:
+      z: `[E, L, Z]` the inferred task that each step acted on.
+      reward: `[E, L]`.
+      changes: `[E, L]` bool, steps that are the first of a new task.
+
+    Returns:
+      The changes of all episodes, oldest first; tasks that last less than twice
+      `HOLD` steps are left out, since nothing settles in them.
+    """
+    found = []
+    for episode in range(len(reward)):
+        starts = np.flatnonzero(changes[episode])
+        bounds = [0, *starts[starts > 0], reward.shape[1]]
+        for before, start, end in zip(bounds, bounds[1:], bounds[2:]):
+            if end - start >= 2 * HOLD:
+                old = _level(z[episode, before:start])
+                found.append(
+                    _after_change(
+                        z[episode, start:end], reward[episode, start:end], old
+                    )
+                )
+    columns = np.array(found, np.float64).reshape(-1, 3).T
+    return Recovery(*columns)
+
+
+def _level(values: np.ndarray) -> np.ndarray:
+    """Returns the mean of the last share `SETTLED` of `[N, ...]`."""
+    return values[-max(int(len(values) * SETTLED), 1) :].mean(0)
+
+
+def _after_change(
+    z: np.ndarray, reward: np.ndarray, old: np.ndarray
+) -> tuple[int, int, float]:
+    """Returns z steps, reward steps and lost return of one task `[N, ...]`."""
+    final = _level(z)
+    distance = np.linalg.norm(z - final, axis=-1)
+    near = distance <= SHARE * np.linalg.norm(final - old)
+    level = float(_level(reward))
+    rolling = np.lib.stride_tricks.sliding_window_view
+    mean = rolling(reward, HOLD).mean(-1)
+    margin = SHARE * max(abs(level), level - float(mean.min()))
+    return (
+        _first(rolling(near, HOLD).all(-1), len(z)),
+        _first(np.abs(mean - level) <= margin, len(z)),
+        float((level - reward).sum()),
+    )
+
+
+def _first(reached: Any, never: int) -> int:
+    return int(reached.argmax()) if reached.any() else never
+
+
+def r_squared(z: np.ndarray, target: np.ndarray) -> float:
+    """Returns how much of the variance of `[N]` a linear map of z `[N, Z]` explains.
+
+    NaN where the target does not vary or there are too few points.
+    """
+    target = np.asarray(target, np.float64)
+    spread = np.square(target - target.mean()).sum()
+    if spread == 0 or len(target) < z.shape[-1] + 2:
+        return float("nan")
+    inputs = np.column_stack([np.asarray(z, np.float64), np.ones(len(target))])
+    fit, *_ = np.linalg.lstsq(inputs, target, rcond=None)
+    return float(1 - np.square(target - inputs @ fit).sum() / spread)
+
+
+def confusion(
+    inferred: np.ndarray, base: np.ndarray, num_classes: int, num_bases: int
+) -> np.ndarray:
+    """Returns counts `[K, bases]` of inferred class against true base task."""
+    counts = np.zeros((num_classes, num_bases), np.int64)
+    np.add.at(counts, (np.ravel(inferred), np.ravel(base)), 1)
+    return counts
+
+
+def class_accuracy(counts: np.ndarray) -> float:
+    """Returns the share of steps whose class stands for their base task.
+
+    Classes have no names of their own: each stands for the base task that it meets
+    most often. With one class this is the share of the most frequent base task.
+    """
+    return float(counts.max(1).sum() / max(counts.sum(), 1))

@@ -1,0 +1,177 @@
+"""`scripts/analyse.py`: a report of whatever is in the folders of runs."""
+
+import html
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import preset, run_training, tiny_config, use_devices
+
+from cemrl_jax import config as config_lib
+from cemrl_jax.analysis import curves, load, recordings
+from cemrl_jax.commands import analyse
+from cemrl_jax.config import ConfigError
+from cemrl_jax.envs.schedules import Timed
+from cemrl_jax.envs.tasks import Dynamics, MultiTask
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Runs of seeds 0 and 2, the same but for the name, with changes and classes."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        use_devices(patch, 1)
+        config = tiny_config(
+            rollout__num_steps=40,
+            env__schedule__min_steps=10,
+            env__task=MultiTask(("velocity", "direction")),
+            encoder__num_classes=2,
+            encoder__latent_size=3,
+        )
+        run_training(config, folder / "tiny" / "seed-0")
+    shutil.copytree(folder / "tiny" / "seed-0", folder / "tiny" / "seed-2")
+    config.seed = 2
+    config_lib.save(config, folder / "tiny" / "seed-2" / "config.json")
+    columns = folder / "tiny" / "seed-2" / "progress.csv"
+    columns.write_text(columns.read_text().replace("-", "-1"))
+    return folder / "tiny"
+
+
+def report(monkeypatch, output, *runs, more=()):
+    arguments = ["--compile-cache=off", "--tasks=4", f"--output={output}", *more]
+    monkeypatch.setattr(sys, "argv", ["analyse.py", *map(str, runs), *arguments])
+    analyse.main()
+    return html.unescape((output / "report.html").read_text())
+
+
+def without_failures(text):
+    assert "could not be made" not in text
+    assert "cannot be shown" not in text
+    return True
+
+
+@pytest.fixture(scope="module")
+def made(folder, tmp_path_factory):
+    """The folder of a report of both runs, and its text."""
+    output = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        return output, report(patch, output, folder, more=["--format=svg"])
+
+
+def test_a_report_holds_every_figure_and_needs_no_other_file(made):
+    output, text = made
+    assert without_failures(text)
+    names = "learning_curves cases time losses encodings encodings_pca classes reading"
+    names += " response recovery change_intervals returns_by_task"
+    for name in names.split():
+        assert (output / f"{name}.svg").stat().st_size > 5000, name
+    assert text.count("data:image/svg+xml;base64,") == len(names.split())
+    links = re.findall(r'(?:src|href)="([^"]{1,40})', text)
+    assert all(link.startswith(("data:", "#")) for link in links)
+
+
+def test_a_missing_seed_is_named(made):
+    assert "seed 1 is missing between 0 and 2" in made[1]
+
+
+def test_the_table_of_curves_has_the_mean_of_both_runs(made, folder):
+    output, _ = made
+    lines = (output / "learning_curves.csv").read_text().splitlines()[1:]
+    last = [line.split(",") for line in lines if line.startswith("fixed,env_steps")][-1]
+    runs = load.find_runs([folder])
+    expected = np.mean([run.evaluations()[1][-1] for run in runs])
+    assert float(last[3]) == pytest.approx(expected)
+    assert last[6] == "2.0"
+
+
+def test_a_browser_shows_the_report(made, tmp_path):
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no browser")
+    picture = tmp_path / "page.png"
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
+    flags += " --disable-background-networking --disable-component-update"
+    flags += f" --disable-sync --user-data-dir={tmp_path / 'profile'}"
+    command = [chromium, *flags.split(), "--window-size=1000,2400"]
+    page = f"file://{made[0] / 'report.html'}"
+    command += [f"--screenshot={picture}", page]
+    subprocess.run(command, check=True, capture_output=True, timeout=90)
+    import matplotlib.pyplot as plt
+
+    pixels = plt.imread(picture)[..., :3]
+    assert pixels.shape[:2] == (2400, 1000)
+    colours = np.unique((pixels * 15).astype(int).reshape(-1, 3), axis=0)
+    assert len(colours) > 50  # figures, not only text
+
+
+def test_a_truncated_run_has_a_report_that_says_what_is_missing(
+    folder, monkeypatch, tmp_path
+):
+    run = tmp_path / "runs" / "cut"
+    shutil.copytree(folder / "seed-0", run)
+    data = (run / "progress.csv").read_text()
+    (run / "progress.csv").write_text(data[: len(data) * 3 // 4])
+    (run / "tasks.npz").write_bytes(b"no archive")
+    shutil.rmtree(run / "checkpoints")
+    broken = tmp_path / "runs" / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text('{"name": "x", "gone": 1}')
+    text = report(monkeypatch, tmp_path / "report", tmp_path / "runs")
+    assert "ended after 1 of 2 epochs" in text
+    assert "tasks.npz cannot be read" in text
+    assert "no checkpoint: nothing of the policy can be shown" in text
+    assert "unknown field gone" in text
+    assert "could not be made" not in text
+
+
+@pytest.mark.slow
+def test_tasks_that_change_the_dynamics_have_a_report(monkeypatch, tmp_path):
+    use_devices(monkeypatch, 1)
+    task = Dynamics(parameters=("gain",), bases=(1.2,), log_limit=2.0)
+    config = tiny_config(env__task=task, train__num_epochs=1)
+    run_training(config, tmp_path / "run")
+    more = ["--format=svg", "--intervals=10", "--change-at=5,12"]
+    text = report(monkeypatch, tmp_path / "report", tmp_path / "run", more=more)
+    assert without_failures(text)
+    header = (tmp_path / "report" / "encodings.csv").read_text().splitlines()[0]
+    assert header == 'pool,base,"gain, mean multiplier",z1'
+
+
+def test_the_authors_runs_are_found_by_what_was_trained(tmp_path):
+    for name in ("quickstart", "ant_non_stationary_dir"):
+        (tmp_path / name).mkdir()
+        config_lib.save(preset(name), tmp_path / name / "config.json")
+    found = {run.directory.name: run for run in load.find_runs([tmp_path])}
+    assert load.preset_of(found["quickstart"]) == "cheetah_stationary_vel"
+    ant = load.preset_of(found["ant_non_stationary_dir"])
+    assert ant == "ant_non_stationary_dir"
+    last = [run["test_return"][-1] for run in load.author_curves()[ant]]
+    assert last == [28078.5, 26292.6, 29493.3]
+    directions = found["ant_non_stationary_dir"]
+    assert curves._authors(directions, ant, "changing")
+    assert not curves._authors(directions, ant, "fixed")
+
+
+def test_a_schedule_on_the_command_line_has_fields():
+    schedule = analyse.read_schedule("timed,min_steps=20,probability=0.5")
+    assert isinstance(schedule, Timed)
+    assert (schedule.min_steps, schedule.probability) == (20, 0.5)
+    with pytest.raises(ConfigError, match="min_steps=-1 must not be negative"):
+        analyse.read_schedule("timed,min_steps=-1")
+    with pytest.raises(ConfigError, match="unknown field speed"):
+        analyse.read_schedule("timed,speed=2")
+
+
+def test_planned_changes_are_where_they_were_asked_for(folder):
+    settings = recordings.Settings(num_tasks=4, change_at=(7, 30), intervals=(8,))
+    study = recordings.study(load.read_run(folder / "seed-0"), settings)
+    changed = study.groups["shown"].changed[0]
+    np.testing.assert_array_equal(np.flatnonzero(changed), [7, 30])
+    every = study.groups["every/8"].changed
+    assert set(np.flatnonzero(every.any(0))) <= {8, 16, 24, 32}
+    assert not study.groups["fixed/test"].changed.any()

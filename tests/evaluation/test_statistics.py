@@ -1,0 +1,84 @@
+"""Statistics with known numbers."""
+
+import numpy as np
+import pytest
+
+from cemrl_jax.evaluation import statistics
+
+
+def test_the_interquartile_mean_leaves_a_quarter_out_at_either_end():
+    assert statistics.iqm(np.array([1000.0, 1, 2, 3, 4, 5, 6, -1000])) == 3.5
+
+
+def test_the_interquartile_mean_of_three_is_their_mean():
+    np.testing.assert_allclose(
+        statistics.iqm(np.array([[0, 3], [1, 3], [5, 6]])), [2, 4]
+    )
+
+
+def test_equal_runs_have_an_interval_of_no_width():
+    low, high = statistics.bootstrap_interval(
+        np.full((4, 2), 7.0), np.random.default_rng(0)
+    )
+    np.testing.assert_array_equal([low, high], np.full((2, 2), 7.0))
+
+
+def test_the_bootstrap_interval_of_a_mean_is_that_of_the_normal_law():
+    scores = np.random.default_rng(1).normal(size=400)
+    low, high = statistics.bootstrap_interval(
+        scores, np.random.default_rng(0), lambda values: values.mean(0)
+    )
+    expected = scores.mean() + np.array([-1.96, 1.96]) * scores.std() / 20
+    np.testing.assert_allclose([low, high], expected, atol=0.012)
+
+
+def changed_at(*steps, length):
+    return np.isin(np.arange(length), steps)[None]
+
+
+def test_z_that_follows_after_seven_steps_has_recovered_in_seven():
+    z = np.where(np.arange(80) < 47, 0.0, 2.0)[None, :, None]
+    changes = changed_at(40, length=80)
+    assert statistics.recovery(z, np.zeros((1, 80)), changes).z_steps.tolist() == [7]
+
+
+def test_z_that_comes_and_goes_has_not_recovered_until_it_stays():
+    z = np.where(np.arange(80) < 50, 0.0, 1.0)
+    z[43] = 1.0
+    result = statistics.recovery(
+        z[None, :, None], np.zeros((1, 80)), changed_at(40, length=80)
+    )
+    assert result.z_steps.tolist() == [10]
+
+
+def test_return_lost_to_a_change_is_the_area_below_the_level():
+    reward = np.full(80, -0.5)
+    reward[40:52] -= 3.0
+    z = np.zeros((1, 80, 1))
+    result = statistics.recovery(z, reward[None], changed_at(40, length=80))
+    assert result.lost_return.tolist() == pytest.approx([36.0])
+    assert result.reward_steps.tolist() == [12]
+
+
+def test_tasks_too_short_to_settle_do_not_count():
+    z, reward = np.zeros((2, 60, 1)), np.zeros((2, 60))
+    changes = np.concatenate([changed_at(20, 24, length=60), changed_at(length=60)])
+    result = statistics.recovery(z, reward, changes)
+    assert len(result.z_steps) == 1  # from 24 on
+    assert statistics.recovery(z[1:], reward[1:], changes[1:]).metrics() == {}
+
+
+def test_a_line_is_explained_and_noise_is_not():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(500, 2))
+    assert statistics.r_squared(z, 3 * z[:, 0] - z[:, 1] + 2) == pytest.approx(1)
+    assert abs(statistics.r_squared(z, rng.normal(size=500))) < 0.02
+    assert np.isnan(statistics.r_squared(z, np.ones(500)))
+
+
+def test_classes_count_by_the_base_task_they_stand_for():
+    base = np.array([0, 0, 0, 1, 1, 1])
+    inferred = np.array([2, 2, 0, 0, 0, 0])
+    counts = statistics.confusion(inferred, base, 3, 2)
+    np.testing.assert_array_equal(counts, [[1, 3], [0, 0], [2, 0]])
+    assert statistics.class_accuracy(counts) == pytest.approx(5 / 6)

@@ -73,6 +73,7 @@ def tiny_config(**changes: Any) -> Config:
     config.train.num_updates = 3
     config.train.num_world_model_steps = 4
     config.train.validation_interval = 2
+    config.elbo.loss_weight_memory = 2
     config.replay.capacity = 1_000
     config.evaluation.interval = 1
     config.checkpoint.interval = 1

@@ -24,6 +24,7 @@ from cemrl_jax import config as config_lib
 from cemrl_jax.agents.cemrl.agent import Agent, make_agent
 from cemrl_jax.agents.cemrl.phases import (
     PolicyPhase,
+    Sampling,
     WorldModelPhase,
     make_collect,
     make_fused,
@@ -43,6 +44,8 @@ Seconds = dict[str, list[float]]
 """Program -> seconds of each repeat."""
 
 NUM_DISPATCHES = 30
+SEGMENT = 8
+"""Windows of a segment, where drawing in segments is measured besides."""
 
 
 @dataclasses.dataclass
@@ -507,30 +510,50 @@ def measure_updates(
     config, agent, learner = subject.config, subject.agent, subject.learner
     batch_size = config.sac.batch_size // num_devices
     chunk = config.rollout.num_steps
-    model = WorldModelPhase(
-        agent,
-        batch_size,
-        max_steps=num_updates,
-        interval=config.train.validation_interval,
-        fold=config.train.validation_fold,
-        patience=num_updates,
-    )
+    sampling = Sampling(batch_size, config.elbo.windows_per_segment, chunk)
+
+    def model(windows: int) -> WorldModelPhase:
+        return WorldModelPhase(
+            agent,
+            batch_size,
+            max_steps=num_updates,
+            interval=config.train.validation_interval,
+            fold=config.train.validation_fold,
+            patience=num_updates,
+            windows_per_segment=windows,
+            num_steps=chunk,
+        )
 
     def policy(learner: LearnerState, state: EmbeddedWorker) -> Any:
         phase = UpdatesOnly(agent, batch_size, num_updates, chunk, state.embedded)
         learner, worker, metrics = phase(learner, state.worker)
         return learner, state.replace(worker=worker), metrics
 
-    fused = make_fused(agent, batch_size, num_updates)
+    fused = functools.partial(make_fused, agent, num_updates=num_updates)
     programs = {
-        "fused": Program(fused, learner, state.worker),
-        "model": Program(model, learner, state.worker),
+        "fused": Program(fused(sampling), learner, state.worker),
+        "model": Program(model(sampling.windows_per_segment), learner, state.worker),
         "policy": Program(policy, learner, state),
     }
+    if segment := segment_size(config, batch_size):
+        runs = dataclasses.replace(sampling, windows_per_segment=segment)
+        alone = fused(runs, independent_policy=True)
+        programs |= {
+            "fused_segments": Program(fused(runs), learner, state.worker),
+            "fused_segments_model_only": Program(alone, learner, state.worker),
+            "model_segments": Program(model(segment), learner, state.worker),
+        }
     row = timings(programs, num_repeats)
     rates = {name: num_updates / row["seconds"][name] for name in programs}
+    segment_rates = {
+        f"{name}_updates_per_second": rate
+        for name, rate in rates.items()
+        if "segments" in name
+    }
     return (
         row
+        | segment_rates
+        | ({"windows_per_segment": segment} if segment else {})
         | {
             "updates_per_second": rates["fused"],
             "samples_per_second": rates["fused"] * config.sac.batch_size,
@@ -539,6 +562,13 @@ def measure_updates(
         }
         | work(subject, state.worker, batch_size)
     )
+
+
+def segment_size(config: Config, batch_size: int) -> int:
+    """Returns W of the segments that are measured besides, 0 where there are none."""
+    fits = not batch_size % SEGMENT and config.rollout.num_steps >= SEGMENT
+    plain = config.elbo.windows_per_segment == 1
+    return SEGMENT if fits and plain and config.encoder.kind != "trajectory" else 0
 
 
 def work(subject: Subject, worker: WorkerState, batch_size: int) -> Row:

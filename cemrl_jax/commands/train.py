@@ -60,6 +60,9 @@ def main() -> int:
     config, directory = read(args, overrides)
     command_line.join_processes(args.distributed)
     config.validate(parallel.num_devices())
+    if parallel.is_first_process():
+        for warning in config.warnings():
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
     if args.check:
         print("the configuration is valid")
         return 0

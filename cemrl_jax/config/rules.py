@@ -15,6 +15,7 @@ def problems(config: Any, num_devices: int) -> list[str]:
         *_range_problems(config),
         *_device_problems(config, num_devices),
         *_replay_problems(config),
+        *_segment_problems(config, num_devices),
         *_env_problems(config),
     ]
 
@@ -56,10 +57,19 @@ def _device_problems(config: Any, num_devices: int) -> list[str]:
 
 def _replay_problems(config: Any) -> list[str]:
     collect = config.rollout.num_envs * config.rollout.num_steps
-    if collect > 0 and config.replay.capacity < collect:
+    rate = config.train.updates_per_step
+    if collect > 0 and rate > 0 and round(rate * collect) < 1:
+        return [
+            f"train.updates_per_step={rate} gives no update for the {collect} steps of"
+            f" an epoch: set it to {1 / collect:.2g} or more, or to 0 for"
+            " train.num_updates"
+        ]
+    by_capacity = config.replay.num_collects == 0
+    if by_capacity and collect > 0 and config.replay.capacity < collect:
         return [
             f"replay.capacity={config.replay.capacity} must hold at least one"
-            f" collect, rollout.num_envs * rollout.num_steps = {collect}"
+            f" collect, rollout.num_envs * rollout.num_steps = {collect}; or set"
+            " replay.num_collects"
         ]
     fold, length = config.train.validation_fold, config.rollout.num_steps
     if config.train.schedule == "alternating" and 0 < length < fold:
@@ -67,6 +77,95 @@ def _replay_problems(config: Any) -> list[str]:
             f"train.validation_fold={fold} must not exceed rollout.num_steps={length}"
         ]
     return []
+
+
+def _segment_problems(config: Any, num_devices: int) -> list[str]:
+    windows, batch = config.elbo.windows_per_segment, config.sac.batch_size
+    if windows <= 1:
+        return []
+    field = f"elbo.windows_per_segment={windows}"
+    problems = []
+    if config.encoder.kind == "trajectory":
+        problems.append(
+            f"{field} must be 1 with encoder.kind='trajectory', which has nothing that"
+            " windows could share: it does not embed single transitions"
+        )
+    if windows > config.rollout.num_steps > 0:
+        problems.append(
+            f"{field} must not exceed rollout.num_steps={config.rollout.num_steps}"
+        )
+    if batch % (num_devices * windows) and not batch % num_devices:
+        problems.append(
+            f"{field} must divide the {batch // num_devices} transitions that"
+            f" sac.batch_size={batch} gives each device"
+        )
+    return problems
+
+
+def warnings(config: Any) -> list[str]:
+    """Returns what was set in a valid `Config` although it has no effect."""
+    default = type(config)()
+    return [
+        f"{field}={value!r} has no effect because {reason}"
+        for holds, reason, fields in _IDLE
+        if holds(config)
+        for field in fields
+        if (value := get_field(config, field)) != get_field(default, field)
+    ]
+
+
+_IDLE: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
+    (
+        lambda config: config.elbo.prior == "learnt",
+        "elbo.prior='learnt' learns its own",
+        ("elbo.prior_std",),
+    ),
+    (
+        lambda config: config.sac.temperature == "conditioned",
+        "sac.temperature='conditioned' starts from a network",
+        ("sac.initial_temperature",),
+    ),
+    (
+        lambda config: config.encoder.kind != "shared_y",
+        "only encoder.kind='shared_y' merges classes",
+        ("encoder.merge",),
+    ),
+    (
+        lambda config: config.train.schedule == "fused",
+        "train.schedule='fused' has no validation",
+        (
+            "train.num_world_model_steps",
+            "train.validation_interval",
+            "train.validation_fold",
+            "train.early_stopping_steps",
+        ),
+    ),
+    (
+        lambda config: config.train.schedule == "alternating",
+        "train.schedule='alternating' weighs the errors at each validation",
+        ("elbo.loss_weight_memory",),
+    ),
+    (
+        lambda config: (
+            config.train.schedule == "alternating"
+            or config.elbo.windows_per_segment == 1
+        ),
+        "its transitions are independent already (it is for train.schedule='fused' with"
+        " elbo.windows_per_segment above 1)",
+        ("sac.independent_transitions",),
+    ),
+    (
+        lambda config: config.train.updates_per_step > 0,
+        "train.updates_per_step is set",
+        ("train.num_updates",),
+    ),
+    (
+        lambda config: config.replay.num_collects > 0,
+        "replay.num_collects is set",
+        ("replay.capacity",),
+    ),
+)
+"""When fields have no effect, why, and which."""
 
 
 def _env_problems(config: Any) -> list[str]:
@@ -123,6 +222,8 @@ _RANGES: dict[str, tuple[Any, tuple[str, ...]]] = {
             "train.num_world_model_steps",
             "train.validation_interval",
             "train.early_stopping_steps",
+            "elbo.loss_weight_memory",
+            "elbo.windows_per_segment",
             "evaluation.interval",
             "evaluation.num_episodes",
             "checkpoint.interval",
@@ -137,6 +238,8 @@ _RANGES: dict[str, tuple[Any, tuple[str, ...]]] = {
             "rollout.num_initial",
             "elbo.kl_z_weight",
             "elbo.kl_y_weight",
+            "replay.num_collects",
+            "train.updates_per_step",
             "train.max_hours",
         ),
     ),

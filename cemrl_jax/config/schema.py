@@ -71,9 +71,12 @@ class ReplayConfig:
     Attributes:
       capacity: transitions kept, a total over all devices; rounded down to whole
         collects, and never more than the run produces.
+      num_collects: collects kept instead, which grow with rollout.num_envs; 0 to go by
+        `capacity`.
     """
 
     capacity: int = 1_000_000
+    num_collects: int = 0
 
 
 @dataclasses.dataclass
@@ -111,6 +114,11 @@ class ElboConfig:
       prior: "fixed" (mean = class index) or "learnt".
       prior_std: standard deviation of the fixed prior.
       component_constraint: tell the encoder the true base task.
+      loss_weight_memory: with train.schedule "fused", updates over which the weights
+        of state and reward follow their errors.
+      windows_per_segment: W; a batch holds runs of W consecutive transitions, whose
+        windows overlap and share their embeddings. Each transition is as likely as
+        with 1, those of a batch are correlated, and a step is some times faster.
     """
 
     learning_rate: float = 3e-4
@@ -122,6 +130,8 @@ class ElboConfig:
     prior: str = "fixed"
     prior_std: float = 0.5
     component_constraint: bool = False
+    loss_weight_memory: int = 50
+    windows_per_segment: int = 1
 
 
 @dataclasses.dataclass
@@ -139,6 +149,9 @@ class SACConfig:
       temperature: "learnt", "conditioned" (on z) or "fixed".
       initial_temperature: its start, or its value if fixed.
       target_entropy_factor: entropy to keep, in nats per action dimension, negated.
+      independent_transitions: with train.schedule "fused" and elbo.windows_per_segment
+        above 1, draw transitions of its own and infer their tasks in a pass of its own,
+        instead of learning from the ELBO's segments.
     """
 
     batch_size: int = 256
@@ -151,6 +164,7 @@ class SACConfig:
     temperature: str = "learnt"
     initial_temperature: float = 1.0
     target_entropy_factor: float = 1.0
+    independent_transitions: bool = False
 
 
 @dataclasses.dataclass
@@ -163,9 +177,11 @@ class TrainConfig:
         transitions) or "alternating" (the original's: first the model, with
         validation and early stopping, then the policy).
       num_updates: policy updates in an epoch; with "fused" model updates too.
+      updates_per_step: updates for each environment step of a collect instead, which
+        grow with rollout.num_envs; 0 to go by `num_updates`.
       num_world_model_steps: with "alternating", model updates in an epoch at most.
       validation_interval: with "alternating", model steps from one validation to
-        the next; with "fused", the memory of the loss weights in updates.
+        the next.
       validation_fold: one in so many transitions is for validation.
       early_stopping_steps: model steps without a better validation before it stops.
       precision: of matrix products in updates: "highest" (float32) or "default" (what
@@ -178,6 +194,7 @@ class TrainConfig:
     num_epochs: int = 500
     schedule: str = "fused"
     num_updates: int = 2000
+    updates_per_step: float = 0.0
     num_world_model_steps: int = 5000
     validation_interval: int = 50
     validation_fold: int = 5
@@ -280,10 +297,26 @@ class Config:
             return self.checkpoint.metric
         return cases.metric_names(self.env.schedule)[0]
 
+    def warnings(self) -> list[str]:
+        """Returns the fields that were set although they have no effect."""
+        return rules.warnings(self)
+
+    @property
+    def collect_steps(self) -> int:
+        """Environment steps of a collect, on all devices together."""
+        return self.rollout.num_envs * self.rollout.num_steps
+
+    @property
+    def num_updates(self) -> int:
+        """Policy updates in an epoch."""
+        rate = self.train.updates_per_step
+        return round(rate * self.collect_steps) if rate else self.train.num_updates
+
     @property
     def replay_length(self) -> int:
         """L, transitions kept per environment: whole episodes, no more than needed."""
-        rollout = self.rollout
-        episodes = self.replay.capacity // (rollout.num_envs * rollout.num_steps)
-        needed = rollout.num_initial + self.train.num_epochs
-        return min(episodes, needed) * rollout.num_steps
+        episodes = self.replay.num_collects or (
+            self.replay.capacity // self.collect_steps
+        )
+        needed = self.rollout.num_initial + self.train.num_epochs
+        return min(episodes, needed) * self.rollout.num_steps

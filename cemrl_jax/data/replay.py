@@ -76,6 +76,58 @@ def draw(
     return env, _draw_index(key_index, env, state.size, split, fold)
 
 
+def draw_segments(
+    state: ReplayState, key: Array, num_segments: int, size: int, num_steps: int
+) -> tuple[Array, Array]:
+    """Draws runs of consecutive transitions; each transition is equally likely.
+
+    A run that reaches the end of its chunk goes on at the chunk's beginning, which is
+    the beginning of an episode: so none gets into another chunk, and the transitions
+    near both ends come as often as all others.
+
+    Args:
+      state: the replay; it must not be empty.
+      key: the key is consumed.
+      num_segments: S.
+      size: W, transitions in a run, at most `num_steps`.
+      num_steps: n, the length of a chunk.
+
+    Returns:
+      Environments `[S, W]`, all the same in a run, and indices `[S, W]`.
+    """
+    env, start = draw(state, key, num_segments, "all", 1)
+    offset = (start % num_steps)[:, None] + jnp.arange(size)
+    index = (start - start % num_steps)[:, None] + offset % num_steps
+    return jnp.broadcast_to(env[:, None], index.shape), index
+
+
+def segments(data: Any, place: tuple[Array, Array], window: int, num_steps: int) -> Any:
+    """Gathers what stands in runs of a chunk and the `window` entries before them.
+
+    Args:
+      data: arrays `[E, L, ...]`.
+      place: environments and indices `[S, W]` of `draw_segments`.
+      window: T.
+      num_steps: n, the length of a chunk.
+
+    Returns:
+      The same arrays `[S, T + W, ...]`. The T entries before a place are those before
+      it in the episode, as far as there are any (see `exists`).
+    """
+    env, index = place
+    chunk = index[:, :1] - index[:, :1] % num_steps
+    lag = jnp.arange(-window, index.shape[1])
+    rows = chunk + (index[:, :1] + lag) % num_steps
+    return jax.tree.map(lambda leaf: leaf[env[:, :1], rows], data)
+
+
+def is_in_train(place: tuple[Array, Array], size: Array, fold: int) -> Array:
+    """Returns which places the split "train" of `draw` shares out."""
+    env, index = place
+    held_out = _mix(index // fold, env) % fold
+    return (index % fold != held_out) & (index < size // fold * fold)
+
+
 def windows(data: Any, place: tuple[Array, Array], window: int) -> Any:
     """Gathers what stands at a place and the `window` entries before it.
 

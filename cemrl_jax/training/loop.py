@@ -166,7 +166,7 @@ class Group:
         for metric, values in metrics.items():
             for row, value in zip(rows, np.atleast_1d(np.asarray(values))):
                 row[metric] = float(value)
-        rollout, updates = self.config.rollout, self.config.train.num_updates
+        rollout, updates = self.config.rollout, self.config.num_updates
         speed = {f"seconds/{name}": seconds}
         if name == "collect":
             steps = rollout.num_envs * rollout.num_steps

@@ -138,11 +138,15 @@ def describe(config: Config, num_seeds: int = 1) -> str:
     size = replay.num_bytes(example, num_envs, length) * num_seeds
     engine = config.env.resolved_engine
     physics = f", physics by {engine}" if engine else ""
+    steps, updates = config.collect_steps, config.num_updates
+    collects = length // config.rollout.num_steps
     others = f" and {num_seeds - 1} more" if num_seeds > 1 else ""
     return (
         f"{config.name}, seed {config.seed}{others}: {config.train.num_epochs} epochs,"
         f" {config.train.schedule}, on {len(devices)} x {devices[0].device_kind}"
         f"{physics}\n"
-        f"{params:,} parameters; replay of {num_envs * length:,} transitions takes"
-        f" {size / 2**20:,.1f} MiB"
+        f"an epoch: {steps:,} environment steps, {updates:,} updates"
+        f" ({updates / steps:.3g} a step)\n"
+        f"{params:,} parameters; replay of {num_envs * length:,} transitions"
+        f" ({collects:,} collects) takes {size / 2**20:,.1f} MiB"
     )

@@ -186,7 +186,7 @@ def test_get_field_names_the_nearest_field_of_another_branch():
             "replay__capacity",
             319,
             "replay.capacity=319 must hold at least one collect, rollout.num_envs *"
-            " rollout.num_steps = 320",
+            " rollout.num_steps = 320; or set replay.num_collects",
         ),
         (
             "elbo__state_size",
@@ -300,3 +300,111 @@ def test_every_field_is_explained(name):
     docs = config_lib.field_docs(preset(name))
     assert list(docs) == config_lib.field_paths(preset(name))
     assert all(docs.values())
+
+
+# ---------------------------------------------------------------- scaling
+
+
+@pytest.mark.parametrize("num_envs", [16, 160])
+def test_collects_and_updates_per_step_grow_with_the_environments(num_envs):
+    config = tiny_config(
+        rollout__num_envs=num_envs,
+        replay__num_collects=3,
+        train__num_epochs=9,
+        train__updates_per_step=0.25,
+    )
+    config.validate(8)
+    assert config.replay_length == 3 * 20
+    assert config.num_updates == num_envs * 5
+
+
+def test_without_them_capacity_and_number_of_updates_count():
+    config = tiny_config(train__num_updates=7, train__num_epochs=9)
+    assert config.num_updates == 7
+    assert config.replay_length == 1000 // 320 * 20
+
+
+def test_collects_may_exceed_the_capacity_but_not_the_run():
+    config = tiny_config(replay__num_collects=50, replay__capacity=1)
+    config.validate(8)
+    assert config.replay_length == (1 + 2) * 20
+
+
+def test_too_few_updates_per_step_are_refused_with_the_way_out():
+    assert problems_of(tiny_config(train__updates_per_step=0.001)) == [
+        "train.updates_per_step=0.001 gives no update for the 320 steps of an epoch:"
+        " set it to 0.0031 or more, or to 0 for train.num_updates"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"encoder__kind": "trajectory"},
+            "elbo.windows_per_segment=2 must be 1 with encoder.kind='trajectory', which"
+            " has nothing that windows could share: it does not embed single"
+            " transitions",
+        ),
+        (
+            {"elbo__windows_per_segment": 32, "sac__batch_size": 256},
+            "elbo.windows_per_segment=32 must not exceed rollout.num_steps=20",
+        ),
+        (
+            {"sac__batch_size": 24},
+            "elbo.windows_per_segment=2 must divide the 3 transitions that"
+            " sac.batch_size=24 gives each device",
+        ),
+    ],
+)
+def test_segments_that_cannot_be_drawn_are_refused(changes, problem):
+    config = tiny_config(**{"elbo__windows_per_segment": 2} | changes)
+    assert problems_of(config) == [problem]
+
+
+# ---------------------------------------------------------------- warnings
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_set_nothing_in_vain(name):
+    assert preset(name).warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "reason"),
+    [
+        ({"elbo__prior": "learnt", "elbo__prior_std": 0.7}, "elbo.prior_std=0.7",
+         "elbo.prior='learnt' learns its own"),
+        ({"sac__temperature": "conditioned", "sac__initial_temperature": 0.2},
+         "sac.initial_temperature=0.2",
+         "sac.temperature='conditioned' starts from a network"),
+        ({"encoder__kind": "individual_y", "encoder__merge": "linear"},
+         "encoder.merge='linear'", "only encoder.kind='shared_y' merges classes"),
+        ({"train__validation_fold": 7}, "train.validation_fold=7",
+         "train.schedule='fused' has no validation"),
+        ({"train__schedule": "alternating", "elbo__loss_weight_memory": 9},
+         "elbo.loss_weight_memory=9",
+         "train.schedule='alternating' weighs the errors at each validation"),
+        ({"sac__independent_transitions": True}, "sac.independent_transitions=True",
+         "its transitions are independent already (it is for train.schedule='fused'"
+         " with elbo.windows_per_segment above 1)"),
+        ({"train__updates_per_step": 0.5}, "train.num_updates=100",
+         "train.updates_per_step is set"),
+        ({"replay__num_collects": 2}, "replay.capacity=20000",
+         "replay.num_collects is set"),
+    ],
+)  # fmt: skip
+def test_what_is_set_in_vain_is_said_with_the_reason(changes, field, reason):
+    config = preset("debug")
+    for path, value in changes.items():
+        part, name = path.split("__")
+        setattr(getattr(config, part), name, value)
+    config.validate(1)
+    assert config.warnings() == [f"{field} has no effect because {reason}"]
+
+
+def test_defaults_are_never_warned_of():
+    config = preset("debug")
+    config.elbo.prior, config.sac.temperature = "learnt", "conditioned"
+    config.encoder.kind = "trajectory"
+    assert config.warnings() == []

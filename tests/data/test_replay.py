@@ -206,6 +206,66 @@ def test_the_same_key_draws_the_same_places():
     assert not np.array_equal(first, other)
 
 
+# ---------------------------------------------------------------- segments
+
+
+draw_segments = jax.jit(replay.draw_segments, static_argnums=(2, 3, 4))
+segments = jax.jit(replay.segments, static_argnums=(2, 3))
+
+
+@pytest.mark.parametrize("size", [2, 4, 7, 10])
+@pytest.mark.parametrize("num_chunks", [1, 3, 6])
+def test_transitions_of_segments_are_uniform_over_the_valid_ones(num_chunks, size):
+    """At each place in the run as well: the first ones are no more likely."""
+    state = filled(num_chunks, steps=10, length=40)
+    env, index = draw_segments(state, jax.random.key(0), 20_000, size, 10)
+    valid = int(state.size)
+    for chosen in (slice(None), slice(0, 1), slice(size - 1, size)):
+        counts = np.zeros((NUM_ENVS, 40), int)
+        np.add.at(counts, (np.asarray(env)[:, chosen], np.asarray(index)[:, chosen]), 1)
+        assert counts[:, valid:].sum() == 0
+        expected = counts.sum() / (NUM_ENVS * valid)
+        # Those of a run are neighbours: as many draws as runs, not as transitions.
+        bound = 5 * np.sqrt(expected * (counts.sum() / 20_000))
+        assert np.abs(counts[:, :valid] - expected).max() < bound
+
+
+@pytest.mark.parametrize(("size", "window"), [(2, 3), (4, 8), (10, 5), (3, 12)])
+def test_segments_are_runs_of_one_chunk_and_their_windows_those_of_each_transition(
+    size, window
+):
+    """With falls in the chunks, after the ring has wrapped, windows beyond a chunk."""
+    wrapped = 0
+    for seed in range(5):
+        state = filled(6, steps=10, length=40, seed=seed)
+        place = draw_segments(state, jax.random.key(seed), 60, size, 10)
+        env, index = map(np.asarray, place)
+        assert np.all(env == env[:, :1])
+        np.testing.assert_array_equal(index // 10, index[:, :1] // 10 + 0 * index)
+        steps = np.diff(index, axis=1)
+        wrapped += np.sum(steps == -9)
+        assert np.all((steps == 1) | (steps == -9))
+        rows = jax.device_get(segments(state.data, place, window, 10))
+        for w in range(size):
+            own = jax.device_get(
+                windows(state.data, (place[0][:, w], place[1][:, w]), window)
+            )
+            np.testing.assert_array_equal(rows.reward[:, window + w], own.reward[:, -1])
+            known = np.asarray(exists(own.step[:, -1], window))
+            ours = rows.reward[:, w : w + window]
+            np.testing.assert_array_equal(ours[known], own.reward[:, :-1][known])
+    assert wrapped > 10
+
+
+@pytest.mark.parametrize("fold", [2, 3, 5])
+def test_is_in_train_says_what_the_split_draws(fold):
+    state = filled(6, steps=8, length=32)
+    place = jnp.indices((NUM_ENVS, 32))
+    expected = all_places(state, "train", fold) > 0
+    ours = replay.is_in_train((place[0], place[1]), state.size, fold)
+    np.testing.assert_array_equal(ours, expected)
+
+
 # ---------------------------------------------------------------- resize
 
 

@@ -1,6 +1,7 @@
 """CEMRL's agent: its networks, and how each is applied and updated."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from cemrl_jax.agents import sac
 from cemrl_jax.agents.cemrl import losses
 from cemrl_jax.agents.cemrl.encoders import ENCODERS
 from cemrl_jax.agents.cemrl.networks import Decoder, FixedPrior, LearntPrior
-from cemrl_jax.agents.cemrl.types import Batch, LearnerState, Posterior
+from cemrl_jax.agents.cemrl.types import Batch, LearnerState, Posterior, Segments
 from cemrl_jax.agents.distributions import tanh_normal
 from cemrl_jax.agents.sac import Actor, Critic, Temperature
 from cemrl_jax.config import Config
@@ -124,9 +125,28 @@ class Agent:
 
     # ------------------------------------------------------------ applying
 
-    def encode(self, params: Params, window: Array) -> Posterior:
+    def encode(self, params: Params, window: Array | Segments) -> Posterior:
         """See `losses.WorldModel`."""
+        if isinstance(window, Segments):
+            return self._encode_segments(params["encoder"], window)
         return _apply(self.encoder, params["encoder"], window)
+
+    def _encode_segments(self, params: Params, segments: Segments) -> Posterior:
+        """Embeds each row of the segments once; returns the posterior `[S * W]`."""
+        embed = functools.partial(_apply, self.encoder, params, method="embed")
+        num_windows = segments.exists.shape[1]
+        exists = segments.exists.reshape(-1, self.window_steps)
+
+        def overlap(leaf: Array, blank: Array) -> Array:
+            """Returns windows `[S * W, T, ...]` of rows `[S, T + W - 1, ...]`."""
+            parts = [leaf[:, w : w + self.window_steps] for w in range(num_windows)]
+            windows = jnp.stack(parts, 1).reshape(*exists.shape, *blank.shape)
+            there = exists.reshape(exists.shape + (1,) * blank.ndim)
+            return jnp.where(there, windows, blank)
+
+        nothing = embed(jnp.zeros(self.num_features))
+        windows = jax.tree.map(overlap, embed(segments.rows), nothing)
+        return _apply(self.encoder, params, windows, method="infer")
 
     def decode(
         self, params: Params, obs: Array, action: Array, z: Array
@@ -160,6 +180,34 @@ class Agent:
             window=jnp.where(exists[..., None], window, 0),
             current=newest(rows),
             scaled=newest(scaled),
+        )
+
+    def make_segments(
+        self, learner: LearnerState, rows: Transition, weight: Array | None = None
+    ) -> Batch:
+        """Normalises segments of the replay `[S, T + W]`, the last W being current.
+
+        Args:
+          learner: the learner.
+          rows: what `replay.segments` gathered.
+          weight: `[S * W]`, see `Batch`.
+        """
+        scaled = normalizer.normalize(learner.normalizer, rows)
+        num_segments, length = rows.step.shape
+        num_windows = length - self.window_steps
+
+        def current(leaf: Array) -> Array:
+            return leaf[:, -num_windows:].reshape(-1, *leaf.shape[2:])
+
+        exists = replay.exists(current(rows.step), self.window_steps)
+        return Batch(
+            window=Segments(
+                rows=normalizer.features(jax.tree.map(lambda x: x[:, :-1], scaled)),
+                exists=exists.reshape(num_segments, num_windows, self.window_steps),
+            ),
+            current=jax.tree.map(current, rows),
+            scaled=jax.tree.map(current, scaled),
+            weight=weight,
         )
 
     def policy(
@@ -285,15 +333,30 @@ class Agent:
         )
 
     def update(
-        self, learner: LearnerState, batch: Batch, key: Array
+        self,
+        learner: LearnerState,
+        batch: Batch,
+        key: Array,
+        policy_batch: Batch | None = None,
     ) -> tuple[LearnerState, Metrics]:
-        """Takes an ELBO step and a SAC step on the same transitions."""
+        """Takes an ELBO step and a SAC step.
+
+        Args:
+          learner: the learner.
+          batch: `[B]` transitions of the ELBO.
+          key: the key is consumed.
+          policy_batch: transitions of SAC; None for the same, whose tasks are known.
+        """
         key_model, key_policy = jax.random.split(key)
-        size = batch.window.shape[0]
-        noise = self.world_model_noise(key_model, size)
+        before = learner.world_model.params
+        noise = self.world_model_noise(key_model, batch.size)
         learner, model_metrics, z = self.world_model_step(learner, batch, noise)
-        noise = self.policy_noise(key_policy, size)
-        learner, policy_metrics = self.policy_step(learner, batch.current, z, noise)
+        now = batch
+        if policy_batch is not None:
+            now = policy_batch
+            z = losses.infer_task(self.encode(before, now.window))
+        noise = self.policy_noise(key_policy, now.size)
+        learner, policy_metrics = self.policy_step(learner, now.current, z, noise)
         errors = jnp.stack(
             [model_metrics["elbo/state_error"], model_metrics["elbo/reward_error"]]
         )
@@ -421,6 +484,6 @@ def make_agent(config: Config, obs_size: int, action_size: int) -> Agent:
         reward_scale=sac.reward_scale,
         target_rate=sac.target_rate,
         target_entropy=-sac.target_entropy_factor * action_size,
-        loss_weight_rate=1 / config.train.validation_interval,
+        loss_weight_rate=1 / config.elbo.loss_weight_memory,
         precision=config.train.precision,
     )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from cemrl_jax.agents.cemrl.types import Batch, Posterior
+from cemrl_jax.agents.cemrl.types import Batch, Posterior, Segments
 from cemrl_jax.agents.distributions import (
     log_probs,
     normal_kl,
@@ -21,8 +21,8 @@ from cemrl_jax.data.types import Metrics, Params
 class WorldModel(Protocol):
     """How the parts of the world model are applied to their parameters."""
 
-    def encode(self, params: Params, window: Array) -> Posterior:
-        """Window `[B, T, F]` -> posterior."""
+    def encode(self, params: Params, window: Array | Segments) -> Posterior:
+        """Windows `[B, T, F]`, or segments of them -> posterior `[B]`."""
         ...
 
     def decode(
@@ -159,14 +159,15 @@ def elbo_loss(
         elbo = (label * per_class).sum(-1) + settings.kl_y_weight * log_label
     else:
         elbo = (posterior.probs * per_class).sum(-1) - settings.kl_y_weight * kl_y
-    loss = -elbo.sum(-1).mean()
+    mean = lambda x: (x if batch.weight is None else batch.weight * x).mean()  # noqa: E731
+    loss = -mean(elbo.sum(-1))
     weight = jax.lax.stop_gradient(posterior.probs.mean(-2))
     metrics = {
         "elbo/loss": loss,
-        "elbo/state_error": (weight * state_error).sum(-1).mean(),
-        "elbo/reward_error": (weight * reward_error).sum(-1).mean(),
-        "elbo/kl_z": (posterior.probs * kl_z).sum((-2, -1)).mean(),
-        "elbo/kl_y": kl_y.sum(-1).mean(),
+        "elbo/state_error": mean((weight * state_error).sum(-1)),
+        "elbo/reward_error": mean((weight * reward_error).sum(-1)),
+        "elbo/kl_z": mean((posterior.probs * kl_z).sum((-2, -1))),
+        "elbo/kl_y": mean(kl_y.sum(-1)),
     }
     z = jax.lax.stop_gradient(infer_task(posterior))
     return settings.batch_size * loss, (metrics, z)

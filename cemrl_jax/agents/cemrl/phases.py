@@ -88,20 +88,83 @@ def make_collect(
     return collect
 
 
-def make_fused(agent: Agent, batch_size: int, num_updates: int) -> Phase:
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How a batch of the ELBO is drawn from a replay.
+
+    Attributes:
+      batch_size: B, per device.
+      windows_per_segment: W, consecutive transitions of a run; 1 for independent ones.
+      num_steps: length of a collect's episodes, which runs do not leave.
+      fold: one in so many transitions is for validation.
+    """
+
+    batch_size: int
+    windows_per_segment: int = 1
+    num_steps: int = 1
+    fold: int = 1
+
+    def draw(
+        self, agent: Agent, learner: LearnerState, memory: ReplayState, key: Array
+    ) -> Batch:
+        """Draws a batch of the transitions that are not for validation."""
+        if self.windows_per_segment == 1:
+            split = "all" if self.fold == 1 else "train"
+            return self.independent(agent, learner, memory, key, split)
+        num_segments = self.batch_size // self.windows_per_segment
+        place = replay.draw_segments(
+            memory, key, num_segments, self.windows_per_segment, self.num_steps
+        )
+        rows = replay.segments(memory.data, place, agent.window_steps, self.num_steps)
+        weight = None
+        if self.fold > 1:
+            trained = replay.is_in_train(place, memory.size, self.fold).reshape(-1)
+            weight = trained / jnp.maximum(trained.mean(), 1 / self.batch_size)
+        return agent.make_segments(learner, rows, weight)
+
+    def independent(
+        self,
+        agent: Agent,
+        learner: LearnerState,
+        memory: ReplayState,
+        key: Array,
+        split: str,
+    ) -> Batch:
+        """Draws a batch of independent transitions of a split."""
+        place = replay.draw(memory, key, self.batch_size, split, self.fold)
+        rows = replay.windows(memory.data, place, agent.window_steps)
+        return agent.make_batch(learner, rows)
+
+
+def make_fused(
+    agent: Agent,
+    sampling: Sampling,
+    num_updates: int,
+    independent_policy: bool = False,
+) -> Phase:
     """Returns the phase in which each update trains the world model and the policy.
 
-    `batch_size` is per device.
+    Args:
+      agent: the agent.
+      sampling: of the ELBO's batch, and of SAC's unless that is independent.
+      num_updates: updates.
+      independent_policy: draw SAC's transitions one by one, not in segments.
     """
+    independent_policy &= sampling.windows_per_segment > 1
 
     def train(
         learner: LearnerState, worker: WorkerState
     ) -> tuple[LearnerState, WorkerState, Metrics]:
         def update(learner: LearnerState, key: Array) -> tuple[LearnerState, Metrics]:
             key_draw, key_update = jax.random.split(key)
-            place = replay.draw(worker.replay, key_draw, batch_size, "all", 1)
-            rows = replay.windows(worker.replay.data, place, agent.window_steps)
-            return agent.update(learner, agent.make_batch(learner, rows), key_update)
+            batch = sampling.draw(agent, learner, worker.replay, key_draw)
+            policy_batch = None
+            if independent_policy:
+                key_draw = jax.random.fold_in(key_draw, 1)
+                policy_batch = sampling.independent(
+                    agent, learner, worker.replay, key_draw, "all"
+                )
+            return agent.update(learner, batch, key_update, policy_batch)
 
         key, key_updates = jax.random.split(worker.key)
         keys = jax.random.split(key_updates, num_updates)
@@ -188,6 +251,8 @@ class WorldModelPhase:
       interval: steps from one validation to the next.
       fold: one in so many transitions is for validation.
       patience: steps without a better validation before it stops.
+      windows_per_segment: see `Sampling`; validations are of independent transitions.
+      num_steps: see `Sampling`.
     """
 
     agent: Agent
@@ -196,6 +261,15 @@ class WorldModelPhase:
     interval: int
     fold: int
     patience: int
+    windows_per_segment: int = 1
+    num_steps: int = 1
+
+    @property
+    def sampling(self) -> Sampling:
+        """How a batch is drawn."""
+        return Sampling(
+            self.batch_size, self.windows_per_segment, self.num_steps, self.fold
+        )
 
     @_at_precision_of_agent
     def __call__(
@@ -258,8 +332,8 @@ class WorldModelPhase:
         self, state: WorldModelTraining, memory: ReplayState
     ) -> WorldModelTraining:
         key, key_draw, key_noise = jax.random.split(state.key, 3)
-        batch = self._batch(state.learner, memory, key_draw, "train")
-        noise = self.agent.world_model_noise(key_noise, self.batch_size)
+        batch = self.sampling.draw(self.agent, state.learner, memory, key_draw)
+        noise = self.agent.world_model_noise(key_noise, batch.size)
         learner, metrics, _ = self.agent.world_model_step(state.learner, batch, noise)
         taken = learner.world_model.skipped[1] == 0
         metrics = parallel.where(taken, metrics, state.metrics)
@@ -285,22 +359,15 @@ class WorldModelPhase:
         errors = losses.mean_prediction_errors(
             learner.world_model.params,
             self.agent,
-            self._batch(learner, memory, key, split),
+            self.sampling.independent(self.agent, learner, memory, key, split),
             self.agent.elbo.state_difference,
         )
         return parallel.average(errors)
 
-    def _batch(
-        self, learner: LearnerState, memory: ReplayState, key: Array, split: str
-    ) -> Batch:
-        place = replay.draw(memory, key, self.batch_size, split, self.fold)
-        rows = replay.windows(memory.data, place, self.agent.window_steps)
-        return self.agent.make_batch(learner, rows)
-
     def _no_metrics(self, learner: LearnerState, memory: ReplayState) -> Metrics:
         def step(key: Array) -> Metrics:
-            batch = self._batch(learner, memory, key, "train")
-            noise = self.agent.world_model_noise(key, self.batch_size)
+            batch = self.sampling.draw(self.agent, learner, memory, key)
+            noise = self.agent.world_model_noise(key, batch.size)
             return self.agent.world_model_step(learner, batch, noise)[1]
 
         shapes = jax.eval_shape(step, jax.random.key(0))
@@ -412,8 +479,12 @@ def make_phases(
     train, batch_size = config.train, config.sac.batch_size // num_devices
     num_envs = config.rollout.num_envs // num_devices
     collect = make_collect(env, agent, num_envs, config.rollout.num_steps)
+    sampling = Sampling(
+        batch_size, config.elbo.windows_per_segment, config.rollout.num_steps
+    )
     if train.schedule == "fused":
-        fused = make_fused(agent, batch_size, train.num_updates)
+        independent = config.sac.independent_transitions
+        fused = make_fused(agent, sampling, config.num_updates, independent)
         return {"collect": collect, "train": fused}
     world_model = WorldModelPhase(
         agent,
@@ -422,7 +493,9 @@ def make_phases(
         interval=train.validation_interval,
         fold=train.validation_fold,
         patience=train.early_stopping_steps,
+        windows_per_segment=config.elbo.windows_per_segment,
+        num_steps=config.rollout.num_steps,
     )
     chunk = config.rollout.num_steps
-    policy = PolicyPhase(agent, batch_size, train.num_updates, chunk)
+    policy = PolicyPhase(agent, batch_size, config.num_updates, chunk)
     return {"collect": collect, "world_model": world_model, "policy": policy}

@@ -3,6 +3,8 @@
 Axis letters as in `cemrl_jax.data.types`.
 """
 
+from typing import Any
+
 from flax import struct
 from jax import Array
 
@@ -24,19 +26,40 @@ class Posterior(struct.PyTreeNode):
     std: Array
 
 
+class Segments(struct.PyTreeNode):
+    """The windows of runs of W consecutive transitions, which overlap.
+
+    Attributes:
+      rows: `[S, T + W - 1, F]` normalised transitions, oldest first; the window of a
+        run's transition w is rows w to w + T - 1.
+      exists: `[S, W, T]` bool, which entries of each window are of its episode.
+    """
+
+    rows: Array
+    exists: Array
+
+
 class Batch(struct.PyTreeNode):
     """Sampled transitions, each with the window of transitions before it.
 
     Attributes:
       window: `[B, T, F]` normalised transitions, oldest first, zero before the start
-        of the episode; F = obs, action, reward, next_obs in this order.
+        of the episode; F = obs, action, reward, next_obs in this order. Or segments,
+        B = S * W, run by run. An array or `Segments`.
       current: `[B]` the transitions themselves, raw.
       scaled: `[B]` the same with obs, action, reward and next_obs normalised.
+      weight: `[B]` of each transition in the ELBO, 1 on average; None for 1 each.
     """
 
-    window: Array
+    window: Any
     current: Transition
     scaled: Transition
+    weight: Array | None = None
+
+    @property
+    def size(self) -> int:
+        """B."""
+        return self.current.step.shape[0]
 
 
 TRAINED = ("world_model", "actor", "critic", "temperature")

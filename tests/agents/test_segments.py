@@ -1,0 +1,178 @@
+"""Segments: what a batch of overlapping windows computes is what single windows do."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import on_one_device, random_transitions, tiny_agent, with_noise
+
+from cemrl_jax.agents.cemrl import losses, phases
+from cemrl_jax.data import replay
+from cemrl_jax.data.types import ReplayState
+
+SEGMENTS, WINDOWS, STEPS = 6, 4, 10
+NETWORKS = [
+    ("shared_y", "add"),
+    ("shared_y", "multiply"),
+    ("shared_y", "linear"),
+    ("shared_y", "mlp"),
+    ("individual_y", "add"),
+]
+
+
+@functools.cache
+def memory() -> ReplayState:
+    """Two environments with three chunks each, a fall in the middle of one."""
+    step: Any = np.tile(np.arange(STEPS, dtype=np.int32), (2, 3))
+    step[1, 14:20] = np.arange(6)
+    rows = random_transitions(0, 2, 3 * STEPS, steps=step)
+    return ReplayState(rows, jnp.int32(0), jnp.int32(3 * STEPS))
+
+
+@functools.cache
+def batches(kind: str, merge: str) -> Any:
+    """Agent, learner, and the same transitions as segments and one by one."""
+    agent, learner = tiny_agent(
+        encoder__kind=kind, encoder__merge=merge, encoder__num_classes=2
+    )
+    learner = with_noise(learner)
+    place = replay.draw_segments(memory(), jax.random.key(1), SEGMENTS, WINDOWS, STEPS)
+    rows = replay.segments(memory().data, place, agent.window_steps, STEPS)
+    flat = (place[0].reshape(-1), place[1].reshape(-1))
+    single = replay.windows(memory().data, flat, agent.window_steps)
+    return (
+        agent,
+        learner,
+        agent.make_segments(learner, rows),
+        agent.make_batch(learner, single),
+    )
+
+
+def close(ours: Any, expected: Any) -> None:
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5),
+        ours,
+        expected,
+    )
+
+
+@pytest.mark.parametrize(("kind", "merge"), NETWORKS)
+def test_the_posterior_of_segments_is_that_of_single_windows(kind, merge):
+    agent, learner, runs, single = batches(kind, merge)
+    encode = jax.jit(agent.encode)
+    params = learner.world_model.params
+    assert runs.size == single.size == SEGMENTS * WINDOWS
+    close(encode(params, runs.window), encode(params, single.window))
+    close(runs.scaled, single.scaled)
+    np.testing.assert_array_equal(runs.current.step, single.current.step)
+
+
+@pytest.mark.parametrize(("kind", "merge"), NETWORKS)
+def test_the_gradient_of_segments_is_that_of_single_windows(kind, merge):
+    agent, learner, runs, single = batches(kind, merge)
+    noise = agent.world_model_noise(jax.random.key(0), runs.size)
+
+    def gradient(batch: Any) -> Any:
+        arguments = (agent, batch, noise, learner.loss_weights, agent.elbo)
+        return jax.grad(losses.elbo_loss, has_aux=True)(
+            learner.world_model.params, *arguments
+        )[0]
+
+    ours, expected = jax.jit(gradient)(runs), jax.jit(gradient)(single)
+    norm = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
+    scale = functools.partial(jax.tree.map, lambda leaf: leaf / norm)
+    close(scale(ours), scale(expected))
+
+
+def test_segments_embed_what_windows_share_once():
+    """4 windows of 3 need 6 embeddings, and one of nothing, where 12 were needed."""
+    agent, learner, runs, _ = batches("shared_y", "add")
+    text = str(jax.make_jaxpr(agent.encode)(learner.world_model.params, runs.window))
+    features = agent.num_features
+    rows = WINDOWS + agent.window_steps - 1
+    assert f"f32[{SEGMENTS},{rows},{features}]" in text
+    assert f"f32[{SEGMENTS * WINDOWS},{agent.window_steps},{features}]" not in text
+
+
+def test_transitions_for_validation_have_no_weight_and_the_others_one_on_average():
+    agent, learner = tiny_agent()
+    sampling = phases.Sampling(40, WINDOWS, STEPS, fold=5)
+    draw = jax.jit(functools.partial(sampling.draw, agent))
+    shares = []
+    for seed in range(20):
+        batch = draw(learner, memory(), jax.random.key(seed))
+        assert batch.size == 40
+        assert float(batch.weight.mean()) == pytest.approx(1, abs=1e-6)
+        # The transitions of the replay know their place by their reward.
+        reward = np.asarray(memory().data.reward)
+        place = [np.argwhere(reward == x)[0] for x in np.asarray(batch.current.reward)]
+        env, index = np.array(place).T
+        trained = np.asarray(replay.is_in_train((env, index), memory().size, 5))
+        np.testing.assert_array_equal(np.asarray(batch.weight) > 0, trained)
+        shares.append(trained.mean())
+    assert np.mean(shares) == pytest.approx(0.8, abs=0.03)
+
+
+def test_a_weight_of_zero_takes_a_transition_out_of_the_loss():
+    agent, learner, runs, _ = batches("shared_y", "add")
+    noise = agent.world_model_noise(jax.random.key(0), runs.size)
+    weight = jnp.ones(runs.size).at[3].set(0)
+
+    def loss(reward: Any) -> Any:
+        batch = runs.replace(weight=weight, scaled=runs.scaled.replace(reward=reward))
+        arguments = (agent, batch, noise, learner.loss_weights, agent.elbo)
+        return losses.elbo_loss(learner.world_model.params, *arguments)[0]
+
+    gradient = np.asarray(jax.jit(jax.grad(loss))(runs.scaled.reward))
+    assert gradient[3] == 0
+    assert np.all(np.delete(gradient, 3) != 0)
+
+
+def test_one_window_per_segment_draws_as_ever():
+    agent, learner = tiny_agent()
+    key = jax.random.key(3)
+    for fold, split in ((1, "all"), (5, "train")):
+        place = replay.draw(memory(), key, 40, split, fold)
+        rows = replay.windows(memory().data, place, agent.window_steps)
+        ours = phases.Sampling(40, fold=fold).draw(agent, learner, memory(), key)
+        expected = agent.make_batch(learner, rows)
+        assert ours.weight is None
+        jax.tree.map(np.testing.assert_array_equal, ours, expected)
+
+
+@pytest.mark.parametrize("independent", [False, True])
+def test_a_fused_update_from_segments_trains_everything(independent):
+    agent, learner = tiny_agent(encoder__num_classes=2)
+    sampling = phases.Sampling(16, WINDOWS, STEPS)
+    runs = sampling.draw(agent, learner, memory(), jax.random.key(0))
+    policy = None
+    if independent:
+        policy = sampling.independent(
+            agent, learner, memory(), jax.random.key(1), "all"
+        )
+    after, metrics = on_one_device(agent.update)(
+        learner, runs, jax.random.key(2), policy
+    )
+    assert all(np.isfinite(value) for value in metrics.values())
+    for name in ("world_model", "actor", "critic", "temperature"):
+        old, new = (getattr(x, name).params for x in (learner, after))
+        same = jax.tree.map(np.array_equal, old, new)
+        assert not any(jax.tree.leaves(same)), name
+
+
+def test_independent_transitions_are_those_that_sac_learns_from():
+    """Their rewards, not the segments', make the critic's target."""
+    agent, learner = tiny_agent()
+    sampling = phases.Sampling(16, WINDOWS, STEPS)
+    runs = sampling.draw(agent, learner, memory(), jax.random.key(0))
+    policy = sampling.independent(agent, learner, memory(), jax.random.key(1), "all")
+    rich = policy.replace(
+        current=policy.current.replace(reward=policy.current.reward + 100)
+    )
+    update = on_one_device(agent.update)
+    poor_target = update(learner, runs, jax.random.key(2), policy)[1]["sac/target"]
+    rich_target = update(learner, runs, jax.random.key(2), rich)[1]["sac/target"]
+    assert float(rich_target - poor_target) == pytest.approx(100, rel=1e-3)

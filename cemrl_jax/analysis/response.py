@@ -188,11 +188,11 @@ def aligned(study: Study) -> Part | None:
         (reward, "reward", "reward per step"),
     )
     for axes, (values, meaning, label) in zip(grid, series):
-        centre = np.nanmedian(values, 0)
-        low, high = np.nanquantile(values, (0.25, 0.75), axis=0)
+        seen = np.isfinite(values).any(0)
+        low, centre, high = np.nanquantile(values[:, seen], (0.25, 0.5, 0.75), axis=0)
         colour = style.MEANING[meaning]
-        axes.plot(steps, centre, color=colour)
-        axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(steps[seen], centre, color=colour)
+        axes.fill_between(steps[seen], low, high, color=colour, alpha=0.2, linewidth=0)
         axes.axvline(0, color=style.MEANING["change"], linestyle="--")
         axes.axvline(window, color=style.MEANING["change"], linestyle=":")
         axes.set(xlabel="steps after the change", ylabel=label)

@@ -101,16 +101,26 @@ class Journal:
         rows = [_unpacked(part, like) for part in parts]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *rows)
 
-    def keep(self, collects: Collection[int]) -> None:
-        """Deletes what belongs to other collects."""
+    def keep(self, collects: Collection[int], before: int) -> None:
+        """Deletes other collects than these among those numbered below `before`.
+
+        Later ones may be files that another process is just writing.
+        """
         for chunk in self.chunks():
-            if chunk.collect not in collects:
+            if chunk.collect < before and chunk.collect not in collects:
                 chunk.path.unlink(missing_ok=True)
 
-    def sweep(self) -> None:
-        """Deletes what an earlier start left unfinished; no process may be writing."""
+    def sweep(self, start: int) -> None:
+        """Deletes what an earlier start left unfinished; no process may be writing.
+
+        Args:
+          start: the first collect that no checkpoint counts.
+        """
         for partial in self._directory.glob("*.partial"):
             partial.unlink(missing_ok=True)
+        for chunk in self.chunks():
+            if chunk.collect >= start:
+                chunk.path.unlink(missing_ok=True)
 
 
 def _packed(rows: Transition) -> bytes:

@@ -78,7 +78,7 @@ class Storage:
         self._epochs = Checkpoints(directory / CHECKPOINTS, keep)
         self._journal = Journal(directory / REPLAY)
         if parallel.is_first_process():
-            self._journal.sweep()
+            self._journal.sweep(next_collect)
         self._states: dict[pathlib.Path, dict[str, Any]] = {}
 
     def __enter__(self) -> "Storage":
@@ -153,7 +153,8 @@ class Storage:
             shutil.rmtree(self._directory / INTERRUPTED, ignore_errors=True)
             stops = []
         rings = [Ring(**s["ring"]) for s in (*epochs, *stops) if s["ring"]]
-        self._journal.keep({number for ring in rings for number in ring.numbers})
+        needed = {number for ring in rings for number in ring.numbers}
+        self._journal.keep(needed, before=self._next_collect)
 
     def _saved(self, name: str) -> list[dict[str, Any]]:
         """Returns the states of the complete checkpoints in a folder."""

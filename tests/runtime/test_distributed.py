@@ -68,9 +68,6 @@ def rows(run: pathlib.Path) -> list[dict[str, float]]:
         ]
 
 
-@pytest.mark.xfail(
-    strict=False, reason="open fault: a resume misses the other host's experience"
-)
 @pytest.mark.slow
 def test_two_hosts_of_two_devices_train_like_one_of_four(tmp_path):
     finish(start(4, *SETTINGS, f"--config.output_dir={tmp_path / 'one'}"))

@@ -30,6 +30,7 @@ examples:
   python scripts/train.py --config=output/point-vel/<run>/config.json
   python scripts/train.py --resume=output/point-vel/<run>
   python scripts/train.py --resume=output/point-vel/<run> --config.train.num_epochs=99
+  python scripts/train.py --resume output/point-vel/<run>-0 output/point-vel/<run>-1
   python scripts/train.py --resume=output/point-vel/latest
   python scripts/train.py --resume=latest --config=configs/quickstart.py
 
@@ -57,7 +58,7 @@ def main() -> int:
     if args.list:
         print(presets.describe(command_line.load_presets()))
         return 0
-    config, directory = read(args, overrides)
+    config, directories = read(args, overrides)
     command_line.join_processes(args.distributed)
     config.validate(parallel.num_devices())
     if parallel.is_first_process():
@@ -67,7 +68,7 @@ def main() -> int:
         print("the configuration is valid")
         return 0
     command_line.use_compile_cache(args.compile_cache)
-    reason = train(config, directory, args.init_from, args.profile)
+    reason = train(config, directories, args.init_from, args.profile)
     return signals.exit_code(reason, args.exit_zero) if reason else 0
 
 
@@ -81,7 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         metavar="RUN",
-        help="continue the run in this folder; FOLDER/latest: the newest run in a"
+        nargs="+",
+        help="continue the run in this folder, or the seeds in these, which go on"
+        " together as they started; FOLDER/latest: the newest run in a"
         " folder; latest, with --config: the newest run of this configuration's name"
         " and seed in its output_dir, or a new one if there is none. A run that has not"
         " saved anything yet begins again",
@@ -118,53 +121,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def read(
     args: argparse.Namespace, overrides: Sequence[str]
-) -> tuple[Config, pathlib.Path | None]:
-    """Returns the configuration, and the folder of the run to resume, if any.
+) -> tuple[Config, list[pathlib.Path]]:
+    """Returns the configuration, and the folders of the runs to resume.
 
     Raises:
       ConfigError: the arguments contradict each other, or name what is not there.
     """
     if not args.resume:
-        return command_line.read_config(args.config, overrides), None
-    latest = args.resume == resume.LATEST
+        return command_line.read_config(args.config, overrides), []
+    latest = args.resume == [resume.LATEST]
     if args.init_from or (args.config and not latest):
         raise ConfigError("--resume takes its configuration from the run: no --config")
     if latest and args.config:
         config = command_line.read_config(args.config, overrides)
-        directory = resume.find_run(args.resume, config)
+        folders = resume.find_group(resume.LATEST, config)
     else:
-        directory = resume.find_run(args.resume, None)
-        config = command_line.read_config(f"{directory}/config.json", overrides)
-    if directory is not None:
-        changes.check_resume(config_lib.load(directory / "config.json"), config)
-    return config, directory
+        found = [resume.find_run(name, None) for name in args.resume]
+        folders = list(dict.fromkeys(path for path in found if path))
+        config = command_line.read_config(f"{folders[0]}/config.json", overrides)
+        if config.num_seeds != 1:
+            raise ConfigError(
+                f"num_seeds={config.num_seeds} cannot go with --resume: each seed is a"
+                " run with a folder of its own, name them all, --resume RUN RUN"
+            )
+    for folder in folders:
+        stored = config_lib.load(folder / "config.json")
+        seed = stored.seed if len(folders) > 1 else config.seed
+        given = dataclasses.replace(config, seed=seed, num_seeds=1)
+        changes.check_resume(stored, given)
+    return config, folders
 
 
 def train(
     config: Config,
-    directory: pathlib.Path | None,
-    init_from: str | None,
-    profile: bool,
+    directories: Sequence[pathlib.Path] = (),
+    init_from: str | None = None,
+    profile: bool = False,
 ) -> int:
-    """Trains in new folders, or on in the folder of the run to resume.
+    """Trains in new folders, or on in the folders of the runs to resume.
 
     Returns:
       Why it stopped, see `StopRequest.reason`; 0 if all epochs are done.
     """
+    directories = sound(directories)
+    config = dataclasses.replace(config, num_seeds=len(directories) or config.num_seeds)
     print(run_lib.describe(config, config.num_seeds), flush=True)
     stop = signals.StopRequest(config.train.max_hours)
     with contextlib.ExitStack() as stack:
-        if directory is not None:
+        start = None
+        if directories:
             if parallel.is_first_process():
-                stack.enter_context(Lock(directory))
-            if resume.is_finished(config, directory):
+                for directory in directories:
+                    stack.enter_context(Lock(directory))
+            if all(resume.is_finished(config, path) for path in directories):
                 epochs = config.train.num_epochs
                 print(
-                    f"the run in {directory} is finished: all {epochs} epochs are done;"
-                    " a larger --config.train.num_epochs goes on"
+                    f"the run in {directories[0]} is finished: all {epochs} epochs are"
+                    " done; a larger --config.train.num_epochs goes on"
                 )
                 return 0
-            runs = [resume.resume_run(config, directory)]
+            runs, start = resume.resume_together(config, directories)
         else:
             runs = new_runs(config)
         programs = compile_programs(
@@ -174,13 +190,12 @@ def train(
             lambda name: print(f"compiling {name}", flush=True),
         )
         programs.check_memory(config)
-        start = first_state(config, runs, init_from)
+        start = start or first_state(config, runs, init_from)
         for run in runs:
             print(f"output in {run.directory}", flush=True)
-        members, records = open_members(runs, directory is not None, stack)
+        members, records = open_members(runs, bool(directories), stack)
         members[0].progress.compiled(programs.compile_seconds)
-        hint = "\n".join(filter(None, map(way_on, runs)))
-        stack.enter_context(signals.listening(stop, hint))
+        stack.enter_context(signals.listening(stop, way_on(runs)))
         profile_dir = runs[0].directory / "profile" if profile else None
         try:
             reason = loop.train_together(members, start, programs, profile_dir, stop)
@@ -188,16 +203,27 @@ def train(
             stopped = isinstance(error, KeyboardInterrupt)
             for record in records:
                 record.ended(STOPPED if stopped else FAILED, str(error))
-            print("\n".join(filter(None, map(way_on, runs))), flush=True)
+            print(way_on(runs), flush=True)
             raise
         for record in records:
             record.ended(STOPPED if reason else DONE)
-    for run in runs:
-        if reason:
-            print(f"stopped by {signals.name(reason)} and saved; {way_on(run)}")
-        else:
+    if reason:
+        print(f"stopped by {signals.name(reason)} and saved; {way_on(runs)}")
+    else:
+        for run in runs:
             print(f"results in {run.directory}")
     return reason
+
+
+def sound(directories: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """Leaves out seeds of a group whose numbers stopped being finite, and says so."""
+    if len(directories) < 2:
+        return list(directories)
+    failures = {path: storage.failed(path) for path in directories}
+    for path, epoch in failures.items():
+        if epoch is not None:
+            print(f"{path} failed at epoch {epoch} and stays out", file=sys.stderr)
+    return [path for path, epoch in failures.items() if epoch is None]
 
 
 def open_members(
@@ -220,7 +246,9 @@ def open_members(
                 provenance.start(run.epoch, run.config.env.resolved_engine),
             )
             records.append(_recorded(run))
-        saved = storage.Storage(run.directory, run.config.checkpoint.keep, run.collects)
+        # Of a group one more: where it is killed, all seeds have the one before.
+        keep = run.config.checkpoint.keep + (len(runs) > 1)
+        saved = storage.Storage(run.directory, keep, run.collects)
         progress = Progress(
             run.directory if writes else None,
             run.config.train.num_epochs,
@@ -245,15 +273,24 @@ def _recorded(run: run_lib.Run) -> RunRecord:
     return record
 
 
-def way_on(run: run_lib.Run) -> str:
-    """Returns how a run goes on that ends early; empty if it cannot."""
-    if not (run.directory / "config.json").is_file():
+def way_on(runs: Sequence[run_lib.Run]) -> str:
+    """Returns how runs go on that end early; empty if they cannot."""
+    script, known = sys.argv[0], [run for run in runs if _is_stored(run)]
+    folders = [str(run.directory) for run in known]
+    if not known:
         return ""
-    if run.config.checkpoint.replay:
-        return f"to go on: {sys.argv[0]} --resume={run.directory}"
-    if storage.complete(run.directory / storage.CHECKPOINTS):
-        return f"to use its weights: {sys.argv[0]} --init-from={run.directory}"
-    return ""
+    if known[0].config.checkpoint.replay:
+        option = "--resume=" if len(folders) == 1 else "--resume "
+        return f"to go on: {script} {option}{' '.join(folders)}"
+    return "\n".join(
+        f"to use its weights: {script} --init-from={run.directory}"
+        for run in known
+        if storage.complete(run.directory / storage.CHECKPOINTS)
+    )
+
+
+def _is_stored(run: run_lib.Run) -> bool:
+    return (run.directory / "config.json").is_file()
 
 
 def new_runs(config: Config) -> list[run_lib.Run]:
@@ -272,9 +309,7 @@ def new_runs(config: Config) -> list[run_lib.Run]:
 def first_state(
     config: Config, runs: Sequence[run_lib.Run], init_from: str | None
 ) -> state.State:
-    """Returns the state of runs: a resumed one's own, or a fresh one for all."""
-    if runs[0].worker is not None:
-        return state.State(runs[0].learner, runs[0].worker)
+    """Returns a fresh state for all runs."""
     numbers = [run.config.seed for run in runs]
     start = state.initial(config, numbers, [run.pools["train"] for run in runs])
     if not init_from:

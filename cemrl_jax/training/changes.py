@@ -52,11 +52,6 @@ def check_resume(stored: Config, given: Config) -> None:
     Raises:
       ConfigError: names each field that must stay, its value stored and given.
     """
-    if given.num_seeds != 1:
-        raise ConfigError(
-            f"num_seeds={given.num_seeds} cannot go with --resume: each seed is a run"
-            " with a folder of its own, resume them one by one"
-        )
     problems = [
         f"{field}={new} must stay {old}"
         for field, (old, new) in differences(stored, given).items()

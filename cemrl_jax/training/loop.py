@@ -287,13 +287,21 @@ class Group:
             )
 
     def _save_good(self, rows: list[Row], due: bool) -> None:
-        """Saves each sound seed where that is due, or its metric better than ever."""
+        """Saves the sound seeds, where that is due or one is better than ever.
+
+        All at once, so that a group can go on from there.
+        """
         parallel.assert_replicated(self._learner)
-        for number, member in enumerate(self._members):
-            value = rows[number].get(self._metric)
-            if member.failed is not None or value is None:
-                continue
-            if due or member.storage.is_best(value):
+        values = {
+            number: rows[number][self._metric]
+            for number, member in enumerate(self._members)
+            if member.failed is None and self._metric in rows[number]
+        }
+        better = [
+            self._members[n].storage.is_best(value) for n, value in values.items()
+        ]
+        if due or any(better):
+            for number, value in values.items():
                 self._members[0].progress.phase("save")
                 self._save(number, value)
 

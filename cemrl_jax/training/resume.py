@@ -1,6 +1,8 @@
 """Going on from what a run has saved."""
 
+import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,7 +19,7 @@ from cemrl_jax.runtime import parallel
 from cemrl_jax.training import changes, seeds, storage
 from cemrl_jax.training.checkpoint import CheckpointError, Checkpoints
 from cemrl_jax.training.run import POSITION, Run, start_run, stored_pools
-from cemrl_jax.training.state import example_transition, first
+from cemrl_jax.training.state import State, example_transition, first
 
 LATEST = "latest"
 
@@ -56,6 +58,35 @@ def find_run(name: str, config: Config | None) -> pathlib.Path | None:
     return runs[-1].parent if runs else None
 
 
+def find_group(name: str, config: Config) -> list[pathlib.Path]:
+    """Returns the folders of seeds that train together, which `--resume=latest` means.
+
+    Args:
+      name: `latest`.
+      config: its name, first seed, number of seeds and output folder say which.
+
+    Returns:
+      The folders; none if there is no such run.
+
+    Raises:
+      ConfigError: the run of a seed is missing.
+    """
+    first_run = find_run(name, config)
+    if first_run is None:
+        return []
+    started = first_run.name.rpartition("-")[0]
+    seeds_ = range(config.seed, config.seed + config.num_seeds)
+    folders = [first_run.with_name(f"{started}-{seed}") for seed in seeds_]
+    for folder in folders:
+        if not (folder / "config.json").is_file():
+            raise ConfigError(
+                f"num_seeds={config.num_seeds} with --resume=latest: the newest run"
+                f" started {started} and has no {folder}; name the folders instead,"
+                " --resume RUN RUN"
+            )
+    return folders
+
+
 def is_finished(config: Config, directory: pathlib.Path) -> bool:
     """Returns whether the run in a folder has done all epochs of a configuration."""
     saved = storage.newest(directory)
@@ -76,15 +107,89 @@ def resume_run(config: Config, directory: pathlib.Path) -> Run:
       ConfigError: the configuration has a field that the run cannot change.
     """
     changes.check_resume(config_lib.load(directory / "config.json"), config)
-    pools = stored_pools(config, directory)
     saved = storage.newest(directory)
     if saved is None:
-        return start_run(config, directory, pools)
+        return start_run(config, directory, stored_pools(config, directory))
+    run = _restored(config, directory, saved)
+    run.worker = parallel.place(run.worker)
+    return run
+
+
+def resume_together(
+    config: Config, directories: Sequence[pathlib.Path]
+) -> tuple[list[Run], State | None]:
+    """Returns the runs of several seeds where all of them were saved last.
+
+    What a seed has saved after that is deleted: it comes again.
+
+    Args:
+      config: of all of them, but for the seed.
+      directories: their folders.
+
+    Returns:
+      The runs, without their state, and the joint state; None if they begin again,
+      because nothing was saved.
+
+    Raises:
+      CheckpointError: what was saved cannot be read.
+      ConfigError: a field that a run cannot change, or the runs do not fit together.
+    """
+    stored = [config_lib.load(path / "config.json") for path in directories]
+    own = [dataclasses.replace(config, seed=x.seed, num_seeds=1) for x in stored]
+    for old, new in zip(stored, own):
+        changes.check_resume(old, new)
+    points = [storage.saved(path) for path in directories]
+    if not any(points):
+        pools = [stored_pools(*pair) for pair in zip(own, directories)]
+        runs = [Run(c, d, None, None, p) for c, d, p in zip(own, directories, pools)]
+        return runs, None
+    clock = _last_in_common(directories, points)
+    runs = []
+    for one, path, found in zip(own, directories, points):
+        point = next(point for point in found if point.clock == clock)
+        runs.append(_restored(one, path, point))
+    if parallel.is_first_process():
+        for found in points:
+            for point in found:
+                if point.clock > clock:
+                    point.forget()
+    learner = seeds.stack([run.learner for run in runs])
+    worker = parallel.place(seeds.join([run.worker for run in runs]))
+    for run in runs:
+        run.learner = run.worker = None
+    return runs, State(learner, worker)
+
+
+def _last_in_common(
+    directories: Sequence[pathlib.Path], points: Sequence[Sequence[storage.Saved]]
+) -> int:
+    """Returns the last clock at which all runs have saved.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    common = set.intersection(*[{point.clock for point in found} for found in points])
+    if common:
+        return max(common)
+    where = "\n".join(
+        f"  {path}: "
+        + (", ".join(f"epoch {point.state['epoch']}" for point in found) or "nothing")
+        for path, found in zip(directories, points)
+    )
+    raise ConfigError(
+        "--resume: seeds go on together from a point that all of them have saved, and"
+        f" there is none; resume them one by one. Saved:\n{where}"
+    )
+
+
+def _restored(config: Config, directory: pathlib.Path, saved: storage.Saved) -> Run:
+    """Returns a run with its learner on one device and its worker on the host."""
     if saved.state["ring"] is None:
         raise CheckpointError(
             f"epoch {saved.number} in {saved.folder} was saved with"
             " checkpoint.replay=False: it holds weights only, use --init-from"
         )
+    pools = stored_pools(config, directory)
     env = config.env.make()
     like = jax.eval_shape(make_algorithm(config, env).init, jax.random.key(0))
     learner = saved.learner(like)
@@ -98,7 +203,7 @@ def resume_run(config: Config, directory: pathlib.Path) -> Run:
         tasks=_for_devices(pools["train"], num_devices),
     )
     where = {name: saved.state[name] for name in POSITION}
-    return Run(config, directory, learner, parallel.place(worker), pools, **where)
+    return Run(config, directory, learner, worker, pools, **where)
 
 
 def _replay(

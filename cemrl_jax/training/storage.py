@@ -181,10 +181,34 @@ class Saved:
     number: int
     state: dict[str, Any]
 
+    @property
+    def clock(self) -> int:
+        """Phases done since the start."""
+        return self.state["clock"]
+
+    def forget(self) -> None:
+        """Deletes it, for a run that goes on from an earlier one."""
+        shutil.rmtree(self.folder / str(self.number))
+
     def learner(self, like: Any) -> Any:
         """Returns the learner on one device, see `Checkpoints.learner`."""
         with Checkpoints(self.folder, read_only=True) as saved:
             return saved.learner(self.number, like)
+
+
+def saved(directory: pathlib.Path) -> list[Saved]:
+    """Returns the points that a run can go on from, oldest first.
+
+    Raises:
+      CheckpointError: one is damaged, or of an earlier version.
+    """
+    found = []
+    for name in (CHECKPOINTS, INTERRUPTED):
+        folder = directory / name
+        if numbers := complete(folder):
+            with Checkpoints(folder, read_only=True) as all_:
+                found += [Saved(folder, n, all_.state(n)) for n in numbers]
+    return sorted(found, key=lambda point: point.clock)
 
 
 def newest(directory: pathlib.Path) -> Saved | None:
@@ -197,9 +221,16 @@ def newest(directory: pathlib.Path) -> Saved | None:
     for name in (CHECKPOINTS, INTERRUPTED):
         folder = directory / name
         if numbers := complete(folder):
-            with Checkpoints(folder, read_only=True) as saved:
-                found.append(Saved(folder, numbers[-1], saved.state(numbers[-1])))
-    return max(found, key=lambda saved: saved.state["clock"], default=None)
+            with Checkpoints(folder, read_only=True) as all_:
+                found.append(Saved(folder, numbers[-1], all_.state(numbers[-1])))
+    return max(found, key=lambda point: point.clock, default=None)
+
+
+def failed(directory: pathlib.Path) -> int | None:
+    """Returns the epoch at which a run's numbers were not finite; None if they are."""
+    epochs = complete(directory / FAILED)
+    good = complete(directory / CHECKPOINTS)
+    return epochs[-1] if epochs and epochs[-1] > max(good, default=-1) else None
 
 
 def read_ring(directory: pathlib.Path, ring: Ring, like: Transition) -> Transition:

@@ -216,7 +216,7 @@ def test_training_writes_the_database_by_itself(monkeypatch, tmp_path):
 
     config = tiny_config(output_dir=str(tmp_path))
     use_devices(monkeypatch, 1)
-    train.train(config, None, None, False)
+    train.train(config)
     store = database.Database(tmp_path / database.FILE)
     rows = store.runs()
     assert [(row["seed"], row["status"], row["epoch"]) for row in rows] == [

@@ -267,7 +267,6 @@ def test_latest_without_a_configuration_says_what_is_missing():
         ("encoder__latent_size", 3, "encoder.latent_size=3 must stay 1"),
         ("sac__discount", 0.5, "sac.discount=0.5 must stay 0.9"),
         ("env__robot", HalfCheetah(), "env.robot=half_cheetah must stay point"),
-        ("num_seeds", 3, "num_seeds=3 cannot go with --resume: each seed is a run"),
     ],
 )
 def test_a_field_that_must_stay_is_refused_with_both_values(field, value, message):
@@ -356,18 +355,18 @@ def test_a_finished_run_says_so_and_compiles_nothing(whole, monkeypatch, capsys)
         raise AssertionError("a finished run was compiled")
 
     monkeypatch.setattr("cemrl_jax.runtime.programs.Program.__init__", compile_it)
-    assert command.train(whole.config, whole.directory, None, False) == 0
+    assert command.train(whole.config, [whole.directory]) == 0
     printed = capsys.readouterr().out
     assert "is finished: all 2 epochs are done; a larger" in printed
 
 
 def test_the_way_on_is_shown_only_where_there_is_one(whole, tmp_path):
     run = storage.dataclasses.replace(whole, directory=tmp_path)
-    assert command.way_on(run) == ""
-    assert f"--resume={whole.directory}" in command.way_on(whole)
+    assert command.way_on([run]) == ""
+    assert f"--resume={whole.directory}" in command.way_on([whole])
     config = tiny_config(checkpoint__replay=False)
     weights = storage.dataclasses.replace(whole, config=config)
-    assert f"--init-from={whole.directory}" in command.way_on(weights)
+    assert f"--init-from={whole.directory}" in command.way_on([weights])
 
 
 def test_the_runs_of_a_preset_have_a_folder_of_their_own():

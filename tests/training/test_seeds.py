@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import re
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,8 @@ from helpers import read_rows, tiny_config, use_devices
 
 from cemrl_jax.agents.cemrl import phases
 from cemrl_jax.commands import train as command
-from cemrl_jax.training import loop
+from cemrl_jax.config import ConfigError
+from cemrl_jax.training import loop, resume
 from cemrl_jax.training.checkpoint import Checkpoints
 from cemrl_jax.training.storage import FAILED
 
@@ -22,10 +24,15 @@ NUM_SEEDS = 3
 def train(config, num_seeds):
     """Trains seeds 0 to N - 1 together; returns what each has logged, and folders."""
     config.num_seeds = num_seeds
-    command.train(config, None, None, False)
+    command.train(config)
+    found = folders_of(config)
+    return [read_rows(folder) for folder in found], found
+
+
+def folders_of(config):
+    """The folders of a group, by seed."""
     runs = pathlib.Path(config.output_dir, config.name)
-    folders = sorted(runs.iterdir(), key=lambda x: int(x.name.rsplit("-", 1)[1]))
-    return [read_rows(folder) for folder in folders], folders
+    return sorted(runs.iterdir(), key=lambda x: int(x.name.rsplit("-", 1)[1]))
 
 
 @pytest.mark.parametrize("schedule", ["fused", "alternating"])
@@ -110,3 +117,90 @@ def test_a_seed_that_fails_is_marked_and_the_others_go_on(
         assert [one.latest() for one in saved] == [3, 1, 3]
     with Checkpoints(folders[1] / FAILED, read_only=True) as failed:
         assert failed.latest() == 2
+
+
+# ---------------------------------------------------------------- a group goes on
+
+
+def group_config(directory, **changes):
+    return tiny_config(
+        output_dir=str(directory),
+        train__num_epochs=3,
+        replay__capacity=640,
+        num_seeds=NUM_SEEDS,
+        **changes,
+    )
+
+
+def stopped_group(monkeypatch, directory):
+    """A group that stops after two of three epochs; returns its folders."""
+    config = group_config(directory)
+    config.train.num_epochs = 2
+    train(config, NUM_SEEDS)
+    return folders_of(config)
+
+
+def go_on(monkeypatch, *args):
+    """Resumes as the command line does."""
+    more = ["--config.train.num_epochs=3"]
+    monkeypatch.setattr("sys.argv", ["train.py", *map(str, args), *more])
+    assert command.main() == 0
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What each seed of an uninterrupted group has logged."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_devices(patch, 2)
+        return train(group_config(tmp_path_factory.mktemp("whole")), NUM_SEEDS)[0]
+
+
+def test_a_group_goes_on_as_a_group_to_the_last_digit(whole, monkeypatch, tmp_path):
+    use_devices(monkeypatch, 2)
+    folders = stopped_group(monkeypatch, tmp_path)
+    go_on(monkeypatch, "--resume", *folders)
+    assert [read_rows(folder) for folder in folders] == whole
+
+
+def test_a_group_goes_on_where_all_seeds_were_saved(whole, monkeypatch, tmp_path):
+    """One was killed before its last save: the others go back to the one before."""
+    use_devices(monkeypatch, 2)
+    folders = stopped_group(monkeypatch, tmp_path)
+    shutil.rmtree(folders[1] / "checkpoints" / "2")
+    go_on(monkeypatch, "--resume", *folders)
+    assert [read_rows(folder) for folder in folders] == whole
+
+
+def test_the_latest_group_is_found_by_its_number_of_seeds(monkeypatch, tmp_path):
+    config = group_config(tmp_path)
+    for started in ("2026-01-01_00-00-00", "2026-01-02_00-00-00"):
+        for seed in range(NUM_SEEDS):
+            folder = tmp_path / config.name / f"{started}-{seed}"
+            folder.mkdir(parents=True)
+            (folder / "config.json").write_text("{}")
+    found = resume.find_group("latest", config)
+    assert [folder.name for folder in found] == [
+        f"2026-01-02_00-00-00-{seed}" for seed in range(NUM_SEEDS)
+    ]
+    (found[1] / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"has no .*00-00-00-1; name the folders"):
+        resume.find_group("latest", config)
+
+
+def test_seeds_without_a_common_checkpoint_are_refused(monkeypatch, tmp_path):
+    use_devices(monkeypatch, 2)
+    folders = stopped_group(monkeypatch, tmp_path)
+    shutil.rmtree(folders[1] / "checkpoints")
+    with pytest.raises(ConfigError, match="resume them one by one") as error:
+        go_on(monkeypatch, "--resume", *folders)
+    assert f"{folders[1]}: nothing" in str(error.value)
+    assert re.search(rf"{folders[0]}: .*epoch 1, epoch 2", str(error.value))
+    assert (folders[0] / "checkpoints" / "2").is_dir()
+
+
+def test_a_seed_that_failed_stays_out_of_the_group(monkeypatch, tmp_path, capsys):
+    use_devices(monkeypatch, 2)
+    folders = stopped_group(monkeypatch, tmp_path)
+    (folders[1] / FAILED / "3").mkdir(parents=True)
+    assert command.sound(folders) == [folders[0], folders[2]]
+    assert f"{folders[1]} failed at epoch 3" in capsys.readouterr().err

@@ -40,14 +40,17 @@ class MLP(nn.Module):
     Attributes:
       hidden: widths of the hidden layers.
       output: width of the last layer.
+      layer_norm: normalise each hidden layer before its ReLU.
     """
 
     hidden: tuple[int, ...]
     output: int
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Applies the network."""
         for size in self.hidden:
-            x = nn.relu(hidden_layer(size)(x))
+            x = hidden_layer(size)(x)
+            x = nn.relu(nn.LayerNorm()(x) if self.layer_norm else x)
         return last_layer(self.output)(x)

@@ -45,9 +45,12 @@ class Critic(nn.Module):
 
     Attributes:
       hidden: widths of the hidden layers.
+      layer_norm: normalise each hidden layer, which bounds the values of actions that
+        were never tried (Ball et al. 2023, arXiv:2302.02948, section 4.2).
     """
 
     hidden: tuple[int, ...]
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, obs: Array, z: Array, action: Array) -> Array:
@@ -60,7 +63,7 @@ class Critic(nn.Module):
             split_rngs={"params": True},
         )
         x = jnp.concatenate([obs, z, action], -1)
-        return pair(self.hidden, 1)(x)[..., 0]
+        return pair(self.hidden, 1, self.layer_norm)(x)[..., 0]
 
 
 class Temperature(nn.Module):

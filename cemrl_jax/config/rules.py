@@ -1,9 +1,10 @@
 """The rules that a configuration must keep."""
 
+import math
 from typing import Any
 
 from cemrl_jax.agents.cemrl.encoders import ENCODERS, MERGES
-from cemrl_jax.config.fields import get_field, nearest, type_problems
+from cemrl_jax.config.fields import field_paths, get_field, nearest, type_problems
 from cemrl_jax.envs import engines
 from cemrl_jax.evaluation.cases import metric_names
 
@@ -12,6 +13,7 @@ def problems(config: Any, num_devices: int) -> list[str]:
     """Returns each rule that a `Config` breaks, with the field and its value."""
     return type_problems(config) or [
         *_choice_problems(config),
+        *_finite_problems(config),
         *_range_problems(config),
         *_device_problems(config, num_devices),
         *_replay_problems(config),
@@ -35,6 +37,15 @@ def _choice_problems(config: Any) -> list[str]:
         + nearest(value, allowed)
         for field, allowed in choices.items()
         if (value := get_field(config, field)) not in allowed
+    ]
+
+
+def _finite_problems(config: Any) -> list[str]:
+    values = {field: get_field(config, field) for field in field_paths(config)}
+    return [
+        f"{field}={value} must be finite"
+        for field, value in values.items()
+        if isinstance(value, float) and not math.isfinite(value)
     ]
 
 
@@ -256,7 +267,10 @@ _RANGES: dict[str, tuple[Any, tuple[str, ...]]] = {
         ),
     ),
     "between 0 and 1": (lambda value: 0 <= value <= 1, ("sac.discount",)),
-    "above 0 and at most 1": (lambda value: 0 < value <= 1, ("sac.target_rate",)),
+    "above 0 and at most 1": (
+        lambda value: 0 < value <= 1,
+        ("sac.target_rate", "train.final_learning_rate"),
+    ),
     "not empty": (bool, ("name", "output_dir", "logging.project")),
 }
 """Rule -> its test and the fields that it holds for."""

@@ -143,6 +143,8 @@ class SACConfig:
       learning_rate: of actor, critic and temperature.
       hidden_size: width of the hidden layers.
       num_layers: number of hidden layers.
+      critic_layer_norm: normalise the critic's hidden layers, which keeps it from
+        running away at higher learning rates.
       discount: of future rewards.
       reward_scale: factor on rewards.
       target_rate: share of the critic that enters its target in a step.
@@ -158,6 +160,7 @@ class SACConfig:
     learning_rate: float = 3e-4
     hidden_size: int = 300
     num_layers: int = 3
+    critic_layer_norm: bool = False
     discount: float = 0.99
     reward_scale: float = 1.0
     target_rate: float = 0.005
@@ -179,6 +182,8 @@ class TrainConfig:
       num_updates: policy updates in an epoch; with "fused" model updates too.
       updates_per_step: updates for each environment step of a collect instead, which
         grow with rollout.num_envs; 0 to go by `num_updates`.
+      final_learning_rate: what is left of all learning rates at the end of the run, as
+        a share; they fall linearly with the updates. 1 for constant ones.
       num_world_model_steps: with "alternating", model updates in an epoch at most.
       validation_interval: with "alternating", model steps from one validation to
         the next.
@@ -195,6 +200,7 @@ class TrainConfig:
     schedule: str = "fused"
     num_updates: int = 2000
     updates_per_step: float = 0.0
+    final_learning_rate: float = 1.0
     num_world_model_steps: int = 5000
     validation_interval: int = 50
     validation_fold: int = 5

@@ -41,6 +41,7 @@ SHAPES = (
     "elbo.prior",
     "sac.hidden_size",
     "sac.num_layers",
+    "sac.critic_layer_norm",
     "sac.temperature",
 )
 """Fields that decide the networks' shapes."""

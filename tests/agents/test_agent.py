@@ -313,3 +313,34 @@ def test_make_agent_builds_the_encoder_that_is_named(kind, parts):
     window = jnp.zeros((2, 3, agent.num_features))
     posterior = jax.eval_shape(agent.encode, learner.world_model.params, window)
     assert posterior.probs.shape == (2, parts, 1)
+
+
+@pytest.mark.parametrize("schedule", ["fused", "alternating"])
+def test_learning_rates_fall_to_their_share_at_the_end_of_the_run(schedule):
+    """Adam's first step is as long as its learning rate, whatever the gradient."""
+    changes: dict[str, Any] = {
+        "train__schedule": schedule,
+        "train__num_epochs": 5,
+        "train__num_updates": 4,
+        "train__num_world_model_steps": 8,
+        "train__final_learning_rate": 0.1,
+        "sac__learning_rate": 1e-2,
+        "elbo__learning_rate": 2e-2,
+    }
+    agent, _ = tiny_agent(**changes)
+    model_steps = 20 if schedule == "fused" else 40
+    for optimizer, rate, steps in (
+        (agent.policy_optimizer, 1e-2, 20),
+        (agent.temperature_optimizer, 1e-2, 20),
+        (agent.world_model_optimizer, 2e-2, model_steps),
+    ):
+        params = jnp.float32(0)
+        state = optimizer.init(params)
+        lengths = []
+        for _ in range(steps + 5):
+            update: Any
+            update, state = optimizer.update(jnp.float32(1), state, params)
+            lengths.append(-float(update))
+        assert lengths[0] == pytest.approx(rate, rel=1e-4)
+        assert lengths[steps // 2] == pytest.approx(0.55 * rate, rel=1e-3)
+        assert lengths[steps:] == pytest.approx([0.1 * rate] * 5, rel=1e-3)

@@ -138,6 +138,23 @@ def test_the_learnt_prior_has_a_positive_scale_for_each_class():
     assert len(np.unique(mean)) == 6
 
 
+def test_with_layer_norm_values_of_actions_never_tried_stay_bounded():
+    """Without, they grow with the action; with it, they level out."""
+    obs, z, action = jnp.ones((1, 4)), jnp.ones((1, 1)), jnp.ones((1, 2))
+
+    def growth(layer_norm: bool) -> float:
+        critic = Critic((64, 64), layer_norm)
+        params = critic.init(KEY, obs, z, action)
+        near, far = (
+            np.asarray(apply(critic, params, obs, z, scale * action))
+            for scale in (1e3, 1e5)
+        )
+        return float(np.abs(far / near).max())
+
+    assert growth(False) > 50
+    assert growth(True) < 1.1
+
+
 # ---------------------------------------------------------------- temperature
 
 

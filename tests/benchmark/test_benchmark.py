@@ -157,7 +157,8 @@ def test_a_row_says_what_was_measured(rows):
     assert (row["num_envs"], row["batch_size"], row["num_devices"]) == (16, 16, 2)
     assert row["preset"] == "point-vel"
     assert set(row["seconds"]) == {
-        *("rollout", "physics", "fused", "model", "policy", "embed")
+        *("rollout", "physics", "fused", "model", "policy", "embed"),
+        *("fused_segments", "fused_segments_model_only", "model_segments"),
     }
     assert set(row["seconds"]) == set(row["compile_seconds"]) == set(row["kernels"])
     assert row["kernels"]["fused"] > row["kernels"]["policy"]

@@ -3,12 +3,12 @@
 Run as a program it tries many: `random_configs.py COUNT SEED`, see `try_configs`.
 """
 
-import concurrent.futures
 import dataclasses
 import os
 import pathlib
 import random
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -85,38 +85,52 @@ def draw(rng: random.Random) -> tuple[dict[str, Any], Config]:
     return changes, config
 
 
-def try_config(changes: dict[str, Any], config: Config) -> Outcome:
-    """Trains in a process of its own, for an epoch at most."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder)
-        config.output_dir = str(path / "out")
-        config_lib.save(config, path / "config.json")
-        process = os.fork()
-        if process == 0:
-            child(
-                [f"{path}/log", "--compile-cache=off", f"--config={path}/config.json"]
-            )
-        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        printed = (path / "log").read_text()
-        return Outcome(changes, code, printed, (path / "out").exists())
+def start(config: Config, folder: pathlib.Path) -> int:
+    """Trains in a process of its own, for an epoch at most; returns its number.
+
+    From the main thread only: another one would go on in the child as well.
+    """
+    config.output_dir = str(folder / "out")
+    config_lib.save(config, folder / "config.json")
+    process = os.fork()
+    if process == 0:
+        child(
+            [f"{folder}/log", "--compile-cache=off", f"--config={folder}/config.json"]
+        )
+    return process
 
 
 def try_configs(count: int, seed: int, max_seconds: float = 1e9) -> list[Outcome]:
     """Returns how random configurations end, two at a time."""
-    rng, start = random.Random(seed), time.monotonic()
+    rng, begun = random.Random(seed), time.monotonic()
     drawn = [draw(rng) for _ in range(count)]
-
-    def attempt(one: tuple[dict[str, Any], Config]) -> Outcome | None:
-        if time.monotonic() - start > max_seconds:
-            return None
-        outcome = try_config(*one)
+    running: dict[int, tuple[dict[str, Any], pathlib.Path]] = {}
+    outcomes = []
+    while running or drawn:
+        late = time.monotonic() - begun > max_seconds
+        if late:
+            drawn = []
+        if drawn and len(running) < 2:
+            changes, config = drawn.pop(0)
+            folder = pathlib.Path(tempfile.mkdtemp())
+            running[start(config, folder)] = (changes, folder)
+            continue
+        if not running:
+            break
+        process, status = os.wait()
+        changes, folder = running.pop(process)
+        outcome = Outcome(
+            changes,
+            code=os.waitstatus_to_exitcode(status),
+            printed=(folder / "log").read_text(),
+            wrote=(folder / "out").exists(),
+        )
+        shutil.rmtree(folder)
+        outcomes.append(outcome)
         if fault := outcome.fault():
             last = re.sub(r"\s+", " ", outcome.printed[-700:])
             print(f"{fault}: {outcome.changes}\n    {last}", flush=True)
-        return outcome
-
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        return [outcome for outcome in pool.map(attempt, drawn) if outcome]
+    return outcomes
 
 
 def main() -> None:

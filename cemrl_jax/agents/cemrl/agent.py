@@ -464,15 +464,15 @@ def make_agent(config: Config, obs_size: int, action_size: int) -> Agent:
         if prior == "learnt"
         else FixedPrior(*sizes, config.elbo.prior_std),
         actor=Actor(hidden, action_size),
-        critic=Critic(hidden),
+        critic=Critic(hidden, sac.critic_layer_norm),
         temperature=Temperature(
             sac.temperature == "conditioned", sac.initial_temperature
         ),
-        world_model_optimizer=optax.adam(config.elbo.learning_rate),
-        policy_optimizer=optax.adam(sac.learning_rate),
+        world_model_optimizer=_adam(config, config.elbo.learning_rate, of_policy=False),
+        policy_optimizer=_adam(config, sac.learning_rate),
         temperature_optimizer=optax.set_to_zero()
         if sac.temperature == "fixed"
-        else optax.adam(sac.learning_rate),
+        else _adam(config, sac.learning_rate),
         elbo=losses.ElboSettings(
             kl_z_weight=config.elbo.kl_z_weight,
             kl_y_weight=config.elbo.kl_y_weight,
@@ -487,3 +487,20 @@ def make_agent(config: Config, obs_size: int, action_size: int) -> Agent:
         loss_weight_rate=1 / config.elbo.loss_weight_memory,
         precision=config.train.precision,
     )
+
+
+def _adam(
+    config: Config, learning_rate: float, of_policy: bool = True
+) -> optax.GradientTransformation:
+    """Returns Adam, with the learning rate that the configuration describes."""
+    train = config.train
+    if train.final_learning_rate == 1:
+        return optax.adam(learning_rate)
+    fused = of_policy or train.schedule == "fused"
+    updates = config.num_updates if fused else train.num_world_model_steps
+    schedule = optax.linear_schedule(
+        learning_rate,
+        learning_rate * train.final_learning_rate,
+        train.num_epochs * updates,
+    )
+    return optax.adam(schedule)

@@ -11,15 +11,18 @@ from cemrl_jax.evaluation.cases import metric_names
 
 def problems(config: Any, num_devices: int) -> list[str]:
     """Returns each rule that a `Config` breaks, with the field and its value."""
-    return type_problems(config) or [
-        *_choice_problems(config),
-        *_finite_problems(config),
-        *_range_problems(config),
-        *_device_problems(config, num_devices),
-        *_replay_problems(config),
-        *_segment_problems(config, num_devices),
-        *_env_problems(config),
-    ]
+    return (
+        type_problems(config)
+        or _finite_problems(config)
+        or [
+            *_choice_problems(config),
+            *_range_problems(config),
+            *_device_problems(config, num_devices),
+            *_replay_problems(config),
+            *_segment_problems(config, num_devices),
+            *_env_problems(config),
+        ]
+    )
 
 
 def _choice_problems(config: Any) -> list[str]:
@@ -189,7 +192,7 @@ def _env_problems(config: Any) -> list[str]:
         engines.resolve(config.env.engine)
     except ValueError as error:
         problems.append(f"env.{error}")
-    if problems or config.elbo.state_size < 1:
+    if problems or config.elbo.state_size < 1 or config.encoder.latent_size < 1:
         return problems
     try:
         env = config.env.make()
@@ -208,7 +211,22 @@ def _env_problems(config: Any) -> list[str]:
             f"encoder.num_classes={classes} must be at least {bases}, the number of"
             " base tasks, with elbo.component_constraint"
         )
-    return problems
+    return problems + _width_problems(config, obs_size, env.action_size)
+
+
+def _width_problems(config: Any, obs_size: int, action_size: int) -> list[str]:
+    inputs = {
+        "encoder.width_factor": 2 * obs_size + action_size + 1,
+        "elbo.decoder_width_factor": obs_size
+        + action_size
+        + config.encoder.latent_size,
+    }
+    return [
+        f"{field}={factor} leaves no unit of a layer: it must be at least"
+        f" {1 / size:.2g}, one over the {size} inputs"
+        for field, size in inputs.items()
+        if 0 < (factor := get_field(config, field)) and size * factor < 1
+    ]
 
 
 _RANGES: dict[str, tuple[Any, tuple[str, ...]]] = {

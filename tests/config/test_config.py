@@ -139,6 +139,24 @@ def test_get_field_names_the_nearest_field_of_another_branch():
         ("train__validation_fold", 1, "train.validation_fold=1 must be at least 2"),
         ("encoder__window_steps", 0, "encoder.window_steps=0 must be at least 1"),
         ("encoder__width_factor", 0.0, "encoder.width_factor=0.0 must be above 0"),
+        (
+            "encoder__width_factor",
+            0.1,
+            "encoder.width_factor=0.1 leaves no unit of a layer: it must be at least"
+            " 0.17, one over the 6 inputs",
+        ),
+        (
+            "elbo__decoder_width_factor",
+            0.2,
+            "elbo.decoder_width_factor=0.2 leaves no unit of a layer: it must be at"
+            " least 0.25, one over the 4 inputs",
+        ),
+        (
+            "train__updates_per_step",
+            float("inf"),
+            "train.updates_per_step=inf must be finite",
+        ),
+        ("sac__learning_rate", float("nan"), "sac.learning_rate=nan must be finite"),
         ("sac__learning_rate", -1e-4, "sac.learning_rate=-0.0001 must be above 0"),
         ("sac__discount", 1.5, "sac.discount=1.5 must be between 0 and 1"),
         ("sac__target_rate", 0.0, "sac.target_rate=0.0 must be above 0 and at most 1"),

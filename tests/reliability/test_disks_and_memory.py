@@ -32,7 +32,6 @@ def disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.xfail(strict=False, reason="not seen since the merge")
 @pytest.mark.slow
 def test_on_a_full_disk_the_run_ends_with_an_error_and_older_checkpoints_restore(
     disk, monkeypatch
@@ -48,7 +47,6 @@ def test_on_a_full_disk_the_run_ends_with_an_error_and_older_checkpoints_restore
     assert run.epoch == saved[-1]
 
 
-@pytest.mark.xfail(strict=False, reason="not seen since the merge")
 @pytest.mark.slow
 def test_a_read_only_folder_is_named(disk):
     config = tiny_config(output_dir=str(disk / "out"))
@@ -76,7 +74,6 @@ train.console()
 """
 
 
-@pytest.mark.xfail(run=False, reason="open: never seen to its end")
 @pytest.mark.slow
 def test_random_configurations_run_or_are_refused_by_name():
     paths = [str(path) for path in (ROOT, ROOT / "tests", HERE)]
@@ -91,7 +88,6 @@ def test_random_configurations_run_or_are_refused_by_name():
     assert done.stdout.endswith(", 0 faults\n"), done.stdout
 
 
-@pytest.mark.xfail(run=False, reason="open: never seen to its end")
 @pytest.mark.slow
 def test_memory_stays_flat_over_500_epochs(monkeypatch, tmp_path):
     use_devices(monkeypatch, 1)

@@ -155,7 +155,6 @@ def test_runs_killed_at_random_moments_equal_one_never_stopped(
         shutil.rmtree(folder)
 
 
-@pytest.mark.xfail(strict=False, reason="its moments are not sure to be within the run")
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_runs_stopped_by_a_signal_equal_one_never_stopped(

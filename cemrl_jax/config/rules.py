@@ -225,7 +225,7 @@ def _width_problems(config: Any, obs_size: int, action_size: int) -> list[str]:
         f"{field}={factor} leaves no unit of a layer: it must be at least"
         f" {1 / size:.2g}, one over the {size} inputs"
         for field, size in inputs.items()
-        if 0 < (factor := get_field(config, field)) and size * factor < 1
+        if (factor := get_field(config, field)) > 0 and size * factor < 1
     ]
 
 

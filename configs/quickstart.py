@@ -17,23 +17,27 @@ from cemrl_jax.configs import cheetah_stationary_vel
 def get_config() -> Config:
     """The same task as cheetah-stationary-vel with smaller networks, fused updates.
 
-    With twice SAC's learning rate it learns faster at first, but the critic runs away
-    now and then, and the robot falls at high speeds until it has learnt again.
+    Layer normalisation keeps the critic from running away at this learning rate. The
+    ELBO learns from segments, which makes an update 1.3 times as fast.
     """
     return Config(
         name="quickstart",
         env=cheetah_stationary_vel.get_config().env,
-        rollout=RolloutConfig(num_envs=80, num_steps=200),
-        replay=ReplayConfig(capacity=1_000_000),
+        rollout=RolloutConfig(num_envs=160, num_steps=200),
+        replay=ReplayConfig(capacity=2_000_000),
         encoder=EncoderConfig(width_factor=1.5),
-        elbo=ElboConfig(decoder_width_factor=4.0, learning_rate=1e-3),
+        elbo=ElboConfig(
+            decoder_width_factor=4.0, learning_rate=1e-3, windows_per_segment=8
+        ),
         sac=SACConfig(
             hidden_size=128,
             num_layers=2,
-            learning_rate=5e-4,
+            critic_layer_norm=True,
+            learning_rate=1e-3,
             initial_temperature=0.2,
+            independent_transitions=True,
         ),
-        train=TrainConfig(num_epochs=50, num_updates=1000),
+        train=TrainConfig(num_epochs=80, num_updates=1000, final_learning_rate=0.2),
         evaluation=EvaluationConfig(interval=5),
         checkpoint=CheckpointConfig(interval=10),
     )

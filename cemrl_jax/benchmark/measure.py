@@ -744,4 +744,5 @@ def environment(measure: str, config: BenchmarkConfig) -> Row:
         "measure": measure,
         "benchmark": config.name,
         "preset": config.base.name,
+        "engine": config.base.env.resolved_engine,
     } | provenance.environment()

@@ -172,10 +172,12 @@ def _columns(head: Sequence[str], cells: list[list[str]]) -> list[str]:
 
 
 def table(rows: list[Row]) -> str:
-    """Returns the rows as markdown, one section per device and preset."""
+    """Returns the rows as markdown, one section per device, preset and engine."""
     sections: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        sections.setdefault((device(row), row["preset"]), []).append(row)
+        engine = row.get("engine", "mjx")  # rows of before there was a choice
+        subject = row["preset"] + (f", physics by {engine}" if engine else "")
+        sections.setdefault((device(row), subject), []).append(row)
     return "\n\n".join(
         _section(name, preset, part) for (name, preset), part in sections.items()
     )

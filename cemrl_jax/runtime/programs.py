@@ -3,10 +3,16 @@
 import concurrent.futures
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
+
+QUICKLY = {
+    "xla_backend_optimization_level": 1,
+    "xla_llvm_disable_expensive_passes": True,
+}
+"""Compiler options for programs that spend their time outside of compiled code."""
 
 
 class Program:
@@ -16,10 +22,10 @@ class Program:
       compile_seconds: how long that took.
     """
 
-    def __init__(self, lowered: Any) -> None:
+    def __init__(self, lowered: Any, options: dict[str, Any] | None = None) -> None:
         """Compiles what a function, jitted or of `spmd`, was lowered to."""
         start = time.perf_counter()
-        self._compiled = lowered.compile()
+        self._compiled = lowered.compile(compiler_options=options)
         self.compile_seconds = time.perf_counter() - start
 
     def __call__(self, *args: Any) -> tuple[Any, float]:
@@ -42,7 +48,9 @@ class Program:
 
 
 def compile_all(
-    lower: Mapping[str, Callable[[], Any]], say: Callable[[str], None]
+    lower: Mapping[str, Callable[[], Any]],
+    say: Callable[[str], None],
+    quickly: Collection[str] = (),
 ) -> dict[str, Program]:
     """Compiles programs side by side, as many as there are cores.
 
@@ -50,10 +58,12 @@ def compile_all(
       lower: name -> returns the lowered program; called in turn, since tracing is
         Python and gains nothing from threads.
       say: told each name before it is lowered.
+      quickly: names of those that `QUICKLY` is for.
     """
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         pending = {}
         for name, function in lower.items():
             say(name)
-            pending[name] = pool.submit(Program, function())
+            options = QUICKLY if name in quickly else None
+            pending[name] = pool.submit(Program, function(), options)
         return {name: future.result() for name, future in pending.items()}

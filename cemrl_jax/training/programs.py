@@ -158,7 +158,10 @@ def compile_programs(
     mapped = parallel.spread(seeds.for_seeds(function, num_seeds))
     parts = evaluation_parts(config, numbers, pools)
     lower["evaluate"] = lambda: parallel.lower(mapped, start.learner, parts[0].share)
-    programs = compile_all(lower, say)
+    # What calls C MuJoCo spends its time there, and no cache keeps it.
+    calls_host = config.env.resolved_engine == "mujoco"
+    quickly = ("collect", "evaluate") if calls_host else ()
+    programs = compile_all(lower, say, quickly)
     evaluate = Evaluator(programs.pop("evaluate"), parts, num_seeds)
     own = state.num_bytes([start.worker, *(part.share for part in parts)])
     resident = state.num_bytes(start.learner) + own // parallel.num_local_devices()

@@ -63,9 +63,9 @@ def finished(request, tmp_path_factory) -> Finished:
     made, compiled, at_row = [], [], []
     make = programs.Program.__init__
 
-    def count(self: Any, lowered: Any) -> None:
+    def count(self: Any, lowered: Any, options: Any = None) -> None:
         made.append(lowered)
-        make(self, lowered)
+        make(self, lowered, options)
 
     def listen(event: str, *_: Any, **__: Any) -> None:
         if event == COMPILE:

@@ -49,6 +49,21 @@ class _Owner:
 _OWNER = _Owner()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """What a callback does.
+
+    Attributes:
+      num_steps: steps of physics, 0 to bring the readings up to date only.
+      inputs: fields of the simulations that it sets, side by side in its argument.
+      outputs: fields that it returns, likewise.
+    """
+
+    num_steps: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class BatchSimulator(Simulator):
     """See `Simulator`.
@@ -82,23 +97,35 @@ class BatchSimulator(Simulator):
         control: Array | None,
         overrides: dict[str, Array],
     ) -> PhysicsState:
-        """Has the host take steps, or with none bring the readings up to date."""
-        inputs = {"qpos": qpos, "qvel": qvel, "qacc_warmstart": warmstart}
+        """Has the host take steps, or with none bring the readings up to date.
+
+        One array goes there and one comes back: each costs a callback some time.
+        """
+        names = ("qpos", "qvel", "qacc_warmstart")
+        inputs = [qpos, qvel, warmstart]
         if control is not None:
-            inputs["ctrl"] = control
+            names, inputs = (*names, "ctrl"), [*inputs, control]
         outputs = ("qpos", "qvel", "qacc_warmstart", *self.readings)
         data = mujoco.MjData(self.model)
-        shapes = {
-            name: jax.ShapeDtypeStruct(np.shape(getattr(data, name)), jnp.float32)
-            for name in outputs
-        }
+        shapes = [np.shape(getattr(data, name)) for name in outputs]
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        call = _Call(num_steps, names, outputs)
 
-        def on_host(inputs: Arrays, overrides: Arrays) -> Arrays:
-            return _OWNER.run(self._advance, num_steps, inputs, overrides, shapes)
+        def on_host(packed: np.ndarray, overrides: Arrays) -> np.ndarray:
+            return _OWNER.run(self._advance, call, packed, overrides)
 
-        result = jax.pure_callback(
-            on_host, shapes, inputs, overrides, vmap_method="broadcast_all"
+        packed = jax.pure_callback(
+            on_host,
+            jax.ShapeDtypeStruct((sum(sizes),), jnp.float32),
+            jnp.concatenate(inputs),
+            overrides,
+            vmap_method="broadcast_all",
         )
+        parts = jnp.split(packed, np.cumsum(sizes)[:-1])
+        result = {
+            name: part.reshape(shape)
+            for name, part, shape in zip(outputs, parts, shapes)
+        }
         return PhysicsState(
             qpos=result["qpos"],
             qvel=result["qvel"],
@@ -107,27 +134,28 @@ class BatchSimulator(Simulator):
         )
 
     def _advance(
-        self, num_steps: int, inputs: Arrays, overrides: Arrays, shapes: dict[str, Any]
-    ) -> Arrays:
+        self, call: "_Call", packed: np.ndarray, overrides: Arrays
+    ) -> np.ndarray:
         """Steps `[..., n]` states; runs on the owner's thread."""
-        leading = inputs["qpos"].shape[:-1]
+        packed = np.asarray(packed)
+        leading = packed.shape[:-1]
         batch = self._batch(int(np.prod(leading)), tuple(sorted(overrides)))
         batch.state[:] = 0
-        for name, value in inputs.items():
-            batch.bind(name)[:] = np.reshape(value, (batch.nsim, -1))
+        rows, start = packed.reshape(batch.nsim, -1), 0
+        for name in call.inputs:
+            field = batch.bind(name)
+            field[:] = rows[:, start : start + field.shape[1]]
+            start += field.shape[1]
         for name, value in overrides.items():
             field = batch.expand(name)
             field[:] = np.reshape(value, field.shape)
-        if num_steps:
-            batch.step(nstep=num_steps)
+        if call.num_steps:
+            batch.step(nstep=call.num_steps)
         else:
             batch.forward()
-        return {
-            name: np.asarray(batch.bind(name), np.float32).reshape(
-                *leading, *shape.shape
-            )
-            for name, shape in shapes.items()
-        }
+        columns = [batch.bind(name).reshape(batch.nsim, -1) for name in call.outputs]
+        result = np.concatenate(columns, 1, dtype=np.float32)
+        return result.reshape(*leading, -1)
 
     def _batch(self, num_simulations: int, overrides: tuple[str, ...]) -> Batch:
         """Returns simulations whose expanded fields are those that are overridden."""

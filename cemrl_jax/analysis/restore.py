@@ -10,8 +10,9 @@ from cemrl_jax.agents.cemrl.agent import Agent, make_agent
 from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.analysis import pretrained
 from cemrl_jax.commands import command_line
-from cemrl_jax.config import Config
+from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.envs import NonStationaryEnv
+from cemrl_jax.training import storage
 from cemrl_jax.training.checkpoint import Checkpoints
 
 
@@ -39,7 +40,8 @@ def restore(directory: pathlib.Path, checkpoint: str = "best") -> Restored:
 
     Args:
       directory: of the run.
-      checkpoint: "best", "latest" or an epoch.
+      checkpoint: "best", "latest", an epoch, or "failed" for the weights of a run
+        whose numbers were not finite any more.
 
     Raises:
       ConfigError: no configuration, or no such checkpoint.
@@ -52,6 +54,10 @@ def restore(directory: pathlib.Path, checkpoint: str = "best") -> Restored:
     if pretrained.is_packed(directory):
         learner = pretrained.learner(directory, like)
         return Restored(config, env, agent, learner, pretrained.epoch(directory))
-    with Checkpoints(directory / "checkpoints", read_only=True) as saved:
-        epoch = command_line.find_epoch(saved, checkpoint)
+    failed = checkpoint == storage.FAILED
+    if failed and not (directory / storage.FAILED).is_dir():
+        raise ConfigError(f"--checkpoint={checkpoint}: the run has not failed")
+    folder = directory / (storage.FAILED if failed else storage.CHECKPOINTS)
+    with Checkpoints(folder, read_only=True) as saved:
+        epoch = command_line.find_epoch(saved, "latest" if failed else checkpoint)
         return Restored(config, env, agent, saved.learner(epoch, like), epoch)

@@ -80,7 +80,10 @@ def _parser() -> Any:
     parser = command_line.parser("Shows episodes whose task changes.", EXAMPLES)
     parser.add_argument("--run", required=True, metavar="RUN", help="folder of the run")
     parser.add_argument(
-        "--checkpoint", default="best", help="best, latest or an epoch (default: best)"
+        "--checkpoint",
+        default="best",
+        help="best, latest, an epoch, or failed: the weights at which a run's numbers"
+        " were no longer finite (default: best)",
     )
     parser.add_argument(
         "--tasks",

@@ -12,6 +12,7 @@ import pytest
 from helpers import read_rows, tiny_config, use_devices
 
 from cemrl_jax.agents.cemrl import phases
+from cemrl_jax.analysis.restore import restore
 from cemrl_jax.commands import train as command
 from cemrl_jax.config import ConfigError
 from cemrl_jax.training import loop, resume
@@ -117,6 +118,9 @@ def test_a_seed_that_fails_is_marked_and_the_others_go_on(
         assert [one.latest() for one in saved] == [3, 1, 3]
     with Checkpoints(folders[1] / FAILED, read_only=True) as failed:
         assert failed.latest() == 2
+    assert restore(folders[1], FAILED).epoch == 2
+    with pytest.raises(ConfigError, match="checkpoint=failed: the run has not failed"):
+        restore(folders[0], FAILED)
 
 
 # ---------------------------------------------------------------- a group goes on

@@ -1,7 +1,9 @@
 """Eight virtual devices, a compile cache, and programs that compile in haste."""
 
+import gc
 import os
 import pathlib
+from collections.abc import Iterator
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -22,3 +24,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Programs that run once or twice need no optimisation; those of slow tests do."""
     in_haste = item.get_closest_marker("slow") is None
     jax.config.update("jax_disable_most_optimizations", in_haste)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs() -> Iterator[None]:
+    """Unloads a module's programs: a process may hold 65,530 pieces of memory.
+
+    Each program takes dozens; beyond that loading one is a segmentation fault.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()

@@ -235,5 +235,5 @@ def test_training_writes_the_database_by_itself(monkeypatch, tmp_path):
     config.train.num_epochs += 1
     monkeypatch.setattr(train.loop, "train_together", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        train.train(config, tmp_path / rows[0]["id"], None, False)
+        train.train(config, [tmp_path / rows[0]["id"]])
     assert [row["status"] for row in store.runs()] == ["stopped"]

@@ -31,6 +31,7 @@ def shrunk(name):
     config.replay.capacity = 20
     config.encoder.width_factor = 1.0
     config.elbo.decoder_width_factor = 1.0
+    config.elbo.windows_per_segment = min(config.elbo.windows_per_segment, 2)
     config.sac.batch_size = 4
     config.sac.hidden_size, config.sac.num_layers = 8, 1
     config.train.num_epochs, config.train.num_updates = 1, 2

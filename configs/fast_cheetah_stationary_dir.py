@@ -1,0 +1,10 @@
+"""Half-cheetah forward or backward, sized for wall-clock."""
+
+from cemrl_jax.config import Config
+from cemrl_jax.configs import cheetah_stationary_dir
+from cemrl_jax.configs.base import fast
+
+
+def get_config() -> Config:
+    """`fast` of cheetah_stationary_dir."""
+    return fast(cheetah_stationary_dir.get_config(), num_epochs=120)

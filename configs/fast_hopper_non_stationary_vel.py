@@ -1,0 +1,15 @@
+"""Hopper at velocities that change, sized for wall-clock."""
+
+from cemrl_jax.config import Config
+from cemrl_jax.configs import hopper_non_stationary_vel
+from cemrl_jax.configs.base import fast
+
+
+def get_config() -> Config:
+    """`fast` of hopper_non_stationary_vel."""
+    return fast(
+        hopper_non_stationary_vel.get_config(),
+        num_epochs=300,
+        learning_rate=4e-4,
+        elbo_learning_rate=5e-4,
+    )

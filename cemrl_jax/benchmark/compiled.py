@@ -208,7 +208,7 @@ def summary(block: Block, steps: Steps, target: Target) -> Row:
     return {
         "step": steps.unit,
         "steps": steps.count,
-        "kernels": counts.num_kernels(per_step),
+        "kernels_per_step": counts.num_kernels(per_step),
         "kernels_by_kind": group(per_step, "kernels/"),
         "kernels_around": counts.num_kernels(around),
         "library_calls": group(per_step, "library/"),

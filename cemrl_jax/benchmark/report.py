@@ -46,7 +46,7 @@ STARTUP = {
     "warm start, s": ("startup_warm_seconds", ",.1f"),
 }
 COMPILED = {
-    "kernels": ("kernels", ",.0f"),
+    "kernels": ("kernels_per_step", ",.0f"),
     "library calls": ("num_library_calls", ",.0f"),
     "dynamic loops": ("dynamic_loops", ",.0f"),
     "collectives": ("collectives", ",.0f"),

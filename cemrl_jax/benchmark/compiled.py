@@ -7,7 +7,7 @@ prediction. What it leaves out is listed in benchmarks/README.md.
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from cemrl_jax.agents.algorithms import make_algorithm
 from cemrl_jax.benchmark import counts, hlo
 from cemrl_jax.benchmark.counts import Block, Counts
 from cemrl_jax.benchmark.devices import Device, Target
-from cemrl_jax.config import Config
+from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.runtime import parallel, provenance
 from cemrl_jax.training import state
 from cemrl_jax.training.run import make_pools
@@ -72,6 +72,7 @@ def compile_phases(
     target: Target,
     say: Callable[[str], None],
     keep: pathlib.Path | None = None,
+    only: Sequence[str] | None = None,
 ) -> Iterator[Row]:
     """Compiles each phase of an epoch; yields its row as soon as it is counted.
 
@@ -81,13 +82,24 @@ def compile_phases(
       say: told the name of each phase before it is compiled.
       keep: folder for the programs' text and a list of their kernels; None to drop
         them.
+      only: names of the phases to compile; None for all.
+
+    Raises:
+      ConfigError: the preset has no phase of such a name.
     """
     config = on_accelerator(config)
     chips = target.chips
     env = config.env.make()
     shapes = state.shapes(config, 1, make_pools(config)["train"], len(chips))
     phases = make_algorithm(config, env).phases(env, len(chips))
+    unknown = set(only or ()) - set(phases)
+    if unknown:
+        raise ConfigError(
+            f"--phases={','.join(only or ())}: {config.name} has {', '.join(phases)}"
+        )
     for name, phase in phases.items():
+        if only and name not in only:
+            continue
         say(f"{config.name}: {name} for {target.name}")
         start = time.perf_counter()
         mapped = parallel.spmd(phase, chips)

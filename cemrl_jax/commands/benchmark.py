@@ -48,8 +48,8 @@ def main() -> None:
     if args.compile_for:
         compile_for(args, overrides)
         return
-    if args.output or args.programs:
-        raise ConfigError("--output and --programs go with --compile-for")
+    if args.output or args.programs or args.phases:
+        raise ConfigError("--output, --programs and --phases go with --compile-for")
     config = command_line.read_config(args.config, [], BenchmarkConfig)
     if args.base:
         config.base = command_line.load_file(pathlib.Path(args.base))
@@ -99,6 +99,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--output", metavar="FILE", help="append the rows of --compile-for to this file"
     )
     parser.add_argument(
+        "--phases", metavar="NAMES", help="only these phases of --compile-for, a,b"
+    )
+    parser.add_argument(
         "--programs",
         metavar="DIR",
         help="keep the programs of --compile-for and lists of their kernels",
@@ -142,8 +145,9 @@ def compile_for(args: argparse.Namespace, overrides: list[str]) -> None:
     command_line.use_compile_cache(args.compile_cache)
     say = lambda text: print(text, flush=True)  # noqa: E731
     keep = pathlib.Path(args.programs) if args.programs else None
+    only = args.phases.split(",") if args.phases else None
     done = []
-    for row in compiled.compile_phases(config, target, say, keep):
+    for row in compiled.compile_phases(config, target, say, keep, only):
         done.append(row)
         if args.output:
             append(pathlib.Path(args.output), row)

@@ -3,14 +3,19 @@
 import json
 import math
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cemrl_jax.benchmark.counts import KINDS
 from cemrl_jax.config import ConfigError
 
 Row = dict[str, Any]
 
-KEY = ("measure", "preset", "num_devices", "num_envs", "batch_size", "num_steps")
+KEY = (
+    *("measure", "preset", "num_devices", "num_envs", "batch_size", "num_steps"),
+    *("target", "phase"),
+)
 """Rows of two files belong together if these agree and the networks do."""
 
 NETWORKS = ("encoder", "window_steps", "parameters")
@@ -40,11 +45,44 @@ STARTUP = {
     "cold start, s": ("startup_cold_seconds", ",.1f"),
     "warm start, s": ("startup_warm_seconds", ",.1f"),
 }
-METRICS = LIMITS | {
-    name: (field, 1)
-    for group in (ROLLOUT, UPDATE, STARTUP)
-    for name, (field, _) in group.items()
+COMPILED = {
+    "kernels": ("kernels_per_step", ",.0f"),
+    "library calls": ("num_library_calls", ",.0f"),
+    "dynamic loops": ("dynamic_loops", ",.0f"),
+    "collectives": ("collectives", ",.0f"),
+    "kB in them": ("collective_kilobytes", ",.0f"),
+    "MFLOP": ("megaflops", ",.0f"),
+    "MB moved": ("megabytes", ",.1f"),
+    "temporary MB": ("temporary_megabytes", ",.0f"),
+    "copies of the replay": ("replay_copies", ",.0f"),
+    "callbacks": ("callbacks", ",.0f"),
+    "compile s": ("phase_compile_seconds", ",.0f"),
+    "predicted us": ("predicted_microseconds", ",.0f"),
+    "bound by": ("bound_by", ""),
+    "predicted a second": ("predicted_rate", ",.0f"),
 }
+METRICS = (
+    LIMITS
+    | {
+        name: (field, 1)
+        for group in (ROLLOUT, UPDATE, STARTUP)
+        for name, (field, _) in group.items()
+    }
+    | {
+        name: (field, 1)
+        for name, (field, form) in COMPILED.items()
+        if form and name != "compile s"
+    }
+    | {f"kernels: {kind}": (f"kernels_by_kind/{kind}", 1) for kind in KINDS}
+    | {
+        "kernels around the steps": ("kernels_around", 1),
+        "reads by the host": ("host_reads", 1),
+        "replay, bytes a transition": ("replay_bytes_per_transition", 1),
+        "replay on the device, MB": ("replay_padded_bytes", 1e-6),
+        "copied of the replay, MB": ("replay_copy_bytes", 1e-6),
+        "memory at its peak, MB": ("peak_memory_bytes", 1e-6),
+    }
+)
 """What a comparison shows: label -> field of a row and the unit's factor."""
 
 ORIGINAL = {
@@ -102,6 +140,7 @@ def compare(old: list[Row], new: list[Row]) -> str:
     Raises:
       ConfigError: no row of one is like a row of the other.
     """
+    old, new = [flat(row) for row in old], [flat(row) for row in new]
     others = {_key(row): row for row in new}
     pairs = [(row, others[_key(row)]) for row in old if _key(row) in others]
     if not pairs:
@@ -114,11 +153,12 @@ def compare(old: list[Row], new: list[Row]) -> str:
             if field not in row or field not in other:
                 continue
             values = (row[field], other[field])
-            if (field, *values) not in seen:  # stands in several rows: show it once
+            once = (field, row.get("phase"), *values)
+            if once not in seen:  # stands in several rows of a sweep: show it once
                 cells.append(
                     [name, *(_number(v * unit) for v in values), _ratio(*values)]
                 )
-            seen.add((field, *values))
+            seen.add(once)
         lines += ["", _title(row), *_columns(["", "A", "B", "B / A"], cells)]
     left = len(old) + len(new) - 2 * len(pairs)
     if left:
@@ -138,6 +178,10 @@ def _key(row: Row) -> str:
 def _title(row: Row) -> str:
     if row["measure"] == "startup":
         return f"{row['preset']}: start-up"
+    if row["measure"] == "compiled":
+        return (
+            f"{row['preset']}: one {row['step']} of {row['phase']} on {row['target']}"
+        )
     return (
         f"{row['preset']}: {row['num_envs']:,} environments, batches of"
         f" {row['batch_size']:,}, {row['num_devices']} x {row['device_kind']}"
@@ -183,6 +227,60 @@ def table(rows: list[Row]) -> str:
     )
 
 
+def flat(row: Row) -> Row:
+    """Returns a row with the numbers within its dicts beside the others.
+
+    Those of a compiled program get the units of its table as well.
+    """
+    inner = {
+        f"{name}/{key}": number
+        for name, value in row.items()
+        if isinstance(value, dict)
+        for key, number in value.items()
+    }
+    if row["measure"] != "compiled":
+        return row | inner
+    seconds = row["predicted_step_seconds"]
+    alone = {x: seconds[x] for x in ("launches", "bytes", "flops")}
+    rate = next(x for x in row if re.fullmatch(r"predicted_.*_per_second", x))
+    return (
+        {f"kernels_by_kind/{kind}": 0 for kind in KINDS}
+        | row
+        | inner
+        | {
+            "num_library_calls": sum(row["library_calls"].values()),
+            "collective_kilobytes": row["collective_bytes"] / 1e3,
+            "megaflops": sum(row["flops"].values()) / 1e6,
+            "megabytes": row["bytes"] / 1e6,
+            "temporary_megabytes": row["temporary_bytes"] / 1e6,
+            "predicted_microseconds": seconds["seconds"] * 1e6,
+            "bound_by": max(alone, key=lambda name: alone[name]),
+            "predicted_rate": row[rate],
+        }
+    )
+
+
+PREDICTION = """\
+Compiled for the device and counted; nothing was run. Numbers are of one step on one
+device, loops multiplied out, those whose length only the device knows up to their
+limit. Times are a prediction from data sheets, not a measurement: the largest of
+operations / peak, bytes / bandwidth and kernels x launch time, collectives on top."""
+
+
+def _compiled(rows: list[Row]) -> str:
+    """Returns the table of compiled phases."""
+    columns = {name: field for name, (field, _) in COMPILED.items()}
+    lines = [
+        "| target | phase | step | " + " | ".join(columns) + " |",
+        "|---|---|---|" + "---:|" * len(columns),
+    ]
+    for row in map(flat, rows):
+        cells = [row["target"], row["phase"], row["step"]]
+        cells += [format(row[field], form) for field, form in COMPILED.values()]
+        lines.append("| " + " | ".join(cells) + " |")
+    return PREDICTION + "\n\n" + "\n".join(lines)
+
+
 def _section(name: str, preset: str, rows: list[Row]) -> str:
     first, versions = rows[0], rows[0]["versions"]
     revisions = ", ".join(dict.fromkeys(row["revision"] for row in rows))
@@ -202,6 +300,8 @@ def _section(name: str, preset: str, rows: list[Row]) -> str:
             _markdown({"devices": "num_devices", "batch": "batch_size"}, UPDATE, swept)
         )
         parts += [against for against in [_against_original(swept)] if against]
+    compiled = [row for row in rows if row["measure"] == "compiled"]
+    parts += [_compiled(compiled)] if compiled else []
     starts = [row for row in rows if row["measure"] == "startup"]
     parts += [
         "Time to the end of the first epoch:"

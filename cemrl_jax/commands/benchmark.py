@@ -9,7 +9,7 @@ import pathlib
 import re
 from collections.abc import Iterable
 
-from cemrl_jax.benchmark import report
+from cemrl_jax.benchmark import compiled, devices, report
 from cemrl_jax.benchmark.measure import BenchmarkConfig, Row, sweep
 from cemrl_jax.benchmark.startup import measure_startup
 from cemrl_jax.commands import command_line
@@ -24,6 +24,9 @@ examples:
   python scripts/benchmark.py --config=configs/benchmark_gpu.py \\
       --base=configs/cheetah_non_stationary_vel.py --config.base.encoder.width_factor=4
   python scripts/benchmark.py --config=configs/benchmark_cpu.py --startup
+  python scripts/benchmark.py --config=configs/quickstart.py --compile-for=h100
+  python scripts/benchmark.py --config=configs/throughput_cheetah.py \\
+      --compile-for=tpu-v5e:2x2 --output=new.jsonl --programs=programs
   python scripts/benchmark.py --compare old.jsonl new.jsonl
   python scripts/benchmark.py --table benchmarks/results/*.jsonl
   python scripts/benchmark.py --plot benchmarks/results/<file>.jsonl
@@ -42,6 +45,11 @@ def main() -> None:
             raise ConfigError("--compare, --table and --plot stand alone")
         show(args)
         return
+    if args.compile_for:
+        compile_for(args, overrides)
+        return
+    if args.output or args.programs or args.phases:
+        raise ConfigError("--output, --programs and --phases go with --compile-for")
     config = command_line.read_config(args.config, [], BenchmarkConfig)
     if args.base:
         config.base = command_line.load_file(pathlib.Path(args.base))
@@ -82,6 +90,23 @@ def make_parser() -> argparse.ArgumentParser:
         " cache and with a full one, instead of the sweep",
     )
     parser.add_argument(
+        "--compile-for",
+        metavar="DEVICE",
+        help="compile the phases of a training preset, --config, for a device that"
+        f" need not be here, and count what it would run: {devices.FORMS}",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="append the rows of --compile-for to this file"
+    )
+    parser.add_argument(
+        "--phases", metavar="NAMES", help="only these phases of --compile-for, a,b"
+    )
+    parser.add_argument(
+        "--programs",
+        metavar="DIR",
+        help="keep the programs of --compile-for and lists of their kernels",
+    )
+    parser.add_argument(
         "--check", action="store_true", help="check the configuration and stop"
     )
     parser.add_argument(
@@ -108,6 +133,33 @@ def show(args: argparse.Namespace) -> None:
             print(file)
 
 
+def compile_for(args: argparse.Namespace, overrides: list[str]) -> None:
+    """Compiles a training preset's phases for a described device; writes the rows."""
+    target = devices.find_target(args.compile_for)
+    config = command_line.read_config(args.config, overrides)
+    config = compiled.on_accelerator(config)
+    config.validate(len(target.chips))
+    if args.check:
+        print("the configuration is valid")
+        return
+    command_line.use_compile_cache(args.compile_cache)
+    say = lambda text: print(text, flush=True)  # noqa: E731
+    keep = pathlib.Path(args.programs) if args.programs else None
+    only = args.phases.split(",") if args.phases else None
+    done = []
+    for row in compiled.compile_phases(config, target, say, keep, only):
+        done.append(row)
+        if args.output:
+            append(pathlib.Path(args.output), row)
+    print("\n" + report.table(done) + "\n")
+
+
+def append(path: pathlib.Path, row: Row) -> None:
+    """Appends a row to a file, one a line."""
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
 def write(config: BenchmarkConfig, what: str, rows: Iterable[Row]) -> None:
     """Writes rows as they come, one a line; then shows them as tables and plots."""
     path, done = None, []
@@ -115,8 +167,7 @@ def write(config: BenchmarkConfig, what: str, rows: Iterable[Row]) -> None:
         if path is None:
             path = result_path(config, what, row)
         done.append(row)
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append(path, row)
     if path is None:
         raise ConfigError(f"max_minutes={config.max_minutes} left no time for a row")
     print("\n" + report.table(done) + "\n")

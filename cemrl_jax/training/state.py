@@ -76,15 +76,19 @@ def initial(config: Config, numbers: Sequence[int], pools: Sequence[Task]) -> St
     return State(learner=learner, worker=worker)
 
 
-def shapes(config: Config, num_seeds: int, tasks: Task) -> State:
+def shapes(
+    config: Config, num_seeds: int, tasks: Task, num_devices: int | None = None
+) -> State:
     """Returns the shapes of `initial`, with the rows of this process's devices.
 
     Args:
       config: of the run.
       num_seeds: N.
       tasks: the training tasks `[M]` of one seed; only shapes matter.
+      num_devices: devices that are described, in place of those that are here.
     """
     env = config.env.make()
+    num_rows = num_devices or parallel.num_local_devices()
 
     def all_rows(key: Array, tasks: Task) -> State:
         keys = key if num_seeds == 1 else jnp.stack([key] * num_seeds)
@@ -92,8 +96,9 @@ def shapes(config: Config, num_seeds: int, tasks: Task) -> State:
         if num_seeds > 1:
             pools = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_seeds), tasks)
         learner = seeds.for_seeds(make_algorithm(config, env).init, num_seeds)(keys)
-        make = seeds.worker_for_seeds(_make_worker(config, env, tasks), num_seeds)
-        rows = jnp.stack([keys] * parallel.num_local_devices())
+        make_worker = _make_worker(config, env, tasks, num_devices)
+        make = seeds.worker_for_seeds(make_worker, num_seeds)
+        rows = jnp.stack([keys] * num_rows)
         return State(learner, jax.vmap(make, (0, None))(rows, pools))
 
     return jax.eval_shape(all_rows, jax.random.key(0), tasks)
@@ -104,10 +109,12 @@ def num_bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _make_worker(config: Config, env: NonStationaryEnv, tasks: Task) -> Any:
+def _make_worker(
+    config: Config, env: NonStationaryEnv, tasks: Task, num_devices: int | None = None
+) -> Any:
     """Returns a function of a device's key and tasks that makes its worker."""
     example = example_transition(env, first(tasks))
-    num_envs = config.rollout.num_envs // parallel.num_devices()
+    num_envs = config.rollout.num_envs // (num_devices or parallel.num_devices())
 
     def make(key: Array, tasks: Task) -> WorkerState:
         memory = replay.init(example, num_envs, config.replay_length)

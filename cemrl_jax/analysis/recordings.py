@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.agents.cemrl.agent import Agent, make_agent
+from cemrl_jax.agents.cemrl.agent import Agent, agent_for
 from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.analysis import pretrained
 from cemrl_jax.analysis.load import RunFiles
@@ -122,7 +122,7 @@ def _program(
     key: str, config: Config, env: NonStationaryEnv, num_steps: int
 ) -> tuple[Agent, Any]:
     if key not in _PROGRAMS:
-        agent = make_agent(config, env.obs_size, env.action_size)
+        agent = agent_for(config, env)
         compiled = jax.jit(make_record(env, agent, num_steps))
         _PROGRAMS[key] = (agent, functools.partial(_on_host, compiled))
     return _PROGRAMS[key]

@@ -21,7 +21,7 @@ from flax import struct
 from jax import Array
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.agents.cemrl.agent import Agent, make_agent
+from cemrl_jax.agents.cemrl.agent import Agent, agent_for
 from cemrl_jax.agents.cemrl.phases import (
     PolicyPhase,
     Sampling,
@@ -373,7 +373,7 @@ class Subject:
     def of(cls, config: Config) -> "Subject":
         """Builds everything from the configuration."""
         env = config.env.make()
-        agent = make_agent(config, env.obs_size, env.action_size)
+        agent = agent_for(config, env)
         learner = jax.jit(agent.init)(jax.random.key(config.seed))
         return cls(config, env, agent, learner, make_pools(config)["train"])
 
@@ -593,7 +593,7 @@ def work(subject: Subject, worker: WorkerState, batch_size: int) -> Row:
     key = jax.eval_shape(lambda: jax.random.key(0))
     noise = functools.partial(agent.world_model_noise, batch_size=batch_size)
     policy_noise = functools.partial(agent.policy_noise, batch_size=batch_size)
-    z = jax.ShapeDtypeStruct((batch_size, agent.latent_size), jnp.float32)
+    z = jax.ShapeDtypeStruct((batch_size, agent.context_size), jnp.float32)
     return {
         "update_flops": count_flops(agent.update, learner, batch, key),
         "model_flops": count_flops(

@@ -39,6 +39,7 @@ SHAPES = (
     "elbo.decoder_width_factor",
     "elbo.state_size",
     "elbo.prior",
+    "sac.context",
     "sac.hidden_size",
     "sac.num_layers",
     "sac.critic_layer_norm",

@@ -266,6 +266,7 @@ def test_latest_without_a_configuration_says_what_is_missing():
         ("rollout__num_initial", 5, "rollout.num_initial=5 must stay 1"),
         ("encoder__latent_size", 3, "encoder.latent_size=3 must stay 1"),
         ("sac__discount", 0.5, "sac.discount=0.5 must stay 0.9"),
+        ("sac__context", "blind", "sac.context=blind must stay inferred"),
         ("env__robot", HalfCheetah(), "env.robot=half_cheetah must stay point"),
     ],
 )

@@ -22,7 +22,7 @@ from cemrl_jax.training.programs import Programs, compile_programs
 from cemrl_jax.training.run import Run
 from cemrl_jax.training.signals import StopRequest
 from cemrl_jax.training.state import State
-from cemrl_jax.training.storage import FAILED, Ring, Storage
+from cemrl_jax.training.storage import CHECKPOINTS, FAILED, Ring, Storage
 
 
 @dataclasses.dataclass
@@ -274,9 +274,11 @@ class Group:
             with Checkpoints(run.directory / FAILED) as saved:
                 state = run.position() | {"ring": None}
                 saved.save(run.epoch, self._learner_of(number), state, -np.inf)
+            good = self._members[number].storage.newest_epoch
             text = (
-                f"epoch {self.epoch}: {problem}. The last good checkpoint is kept; its"
-                f" weights now are in {run.directory / FAILED}"
+                f"epoch {self.epoch}: {problem}. The last good checkpoint is"
+                f" {'none' if good is None else run.directory / CHECKPOINTS / str(good)};"
+                f" its weights now are in {run.directory / FAILED}"
                 f" (scripts/play.py --run={run.directory} --checkpoint={FAILED}); try a"
                 " lower sac.learning_rate or elbo.learning_rate"
             )

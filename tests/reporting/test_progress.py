@@ -120,6 +120,33 @@ def test_progress_of_a_resumed_run_goes_on_with_its_file(tmp_path, capsys):
     assert [row["elbo/loss"] for row in rows] == ["0.5", "9.0"]
 
 
+def test_tensorboard_forgets_the_rows_that_a_resumed_run_writes_again(tmp_path, capsys):
+    """Each file of events says from which step on it takes the place of others."""
+    with Progress(tmp_path, 4) as progress:
+        progress.row(ROW)
+        progress.row(ROW | {"epoch": 2, "env_steps": 24_000})
+    with Progress(tmp_path, 4, resumed_epoch=1) as progress:
+        progress.row(ROW | {"epoch": 2, "env_steps": 24_000})
+    capsys.readouterr()
+    first, second = sorted(tmp_path.glob("events.*"), key=lambda x: x.stat().st_mtime_ns)
+    start = event_pb2.SessionLog.START
+    assert not [x for x in events_of(first) if x.session_log.status == start]
+    (restart,) = [x for x in events_of(second) if x.session_log.status == start]
+    assert restart.step == 12_001
+
+
+def events_of(path):
+    """The events of a TensorBoard file: records of length, checksum, data, checksum."""
+    content, place, events = path.read_bytes(), 0, []
+    while place < len(content):
+        (size,) = struct.unpack_from("<Q", content, place)
+        event = event_pb2.Event()
+        event.ParseFromString(content[place + 12 : place + 12 + size])
+        events.append(event)
+        place += size + 16
+    return events
+
+
 def test_progress_without_a_display_prints_nothing(tmp_path, capsys):
     with Progress(tmp_path, 4, tensorboard=False, show=False) as progress:
         progress.phase("compiling collect")

@@ -1,3 +1,4 @@
+import collections
 import functools
 from typing import Any
 
@@ -196,6 +197,23 @@ def test_assert_replicated_catches_a_difference_and_names_the_leaf():
     parallel.assert_replicated({"a": differing([1.0] * 8)})
     with pytest.raises(AssertionError, match=r"\['b'\] differs between device 0 and 5"):
         parallel.assert_replicated({"b": differing([1.0] * 5 + [2.0] + [1.0] * 2)})
+
+
+def test_assert_replicated_compares_hosts_and_names_leaf_and_host(monkeypatch):
+    def with_other_hosts(own):
+        return np.stack([own, own, own + np.array([0, 1], own.dtype)])
+
+    tree = {"a": differing([1.0] * 8), "b": differing([2.0] * 8)}
+    parallel.assert_replicated(tree)
+    monkeypatch.setattr(parallel, "gather", with_other_hosts)
+    with pytest.raises(AssertionError, match=r"\['b'\] differs between process 0 and 2"):
+        parallel.assert_replicated(tree)
+
+
+def test_devices_of_several_hosts_are_ordered_by_host_then_number():
+    device = collections.namedtuple("device", "process_index id")
+    wired = [device(1, 2), device(0, 1), device(1, 3), device(0, 0)]
+    assert [x.id for x in parallel.in_order(wired)] == [0, 1, 2, 3]
 
 
 def test_assert_replicated_takes_nan_as_equal_to_nan():

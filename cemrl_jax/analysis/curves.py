@@ -264,7 +264,7 @@ LOSSES = {
     "KL divergence": ("elbo/kl_z", "elbo/kl_y"),
     "values": ("sac/value", "sac/target"),
     "entropy and temperature": ("sac/entropy", "sac/temperature"),
-    "posterior scale": ("elbo/z_std", "elbo/posterior_std"),
+    "scale of the posterior": ("elbo/posterior_std",),
     "falls and broken": ("collect/falls", "collect/broken", "train/skipped"),
 }
 """Panel -> columns of progress.csv; those that a run does not have are left out."""

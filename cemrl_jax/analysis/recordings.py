@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,6 @@ from cemrl_jax.analysis.load import RunFiles
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.envs import NonStationaryEnv, Schedule, Task
 from cemrl_jax.envs.base import ELAPSED, SELECT
-from cemrl_jax.envs.schedules import Stationary
 from cemrl_jax.evaluation.record import Plan, Recording, make_record
 from cemrl_jax.training.checkpoint import CheckpointError, Checkpoints
 from cemrl_jax.training.run import stored_pools
@@ -249,13 +247,3 @@ def _split(recording: Recording, wanted: dict[str, _Episodes]) -> dict[str, Reco
         groups[name] = jax.tree.map(lambda leaf, rows=rows: leaf[rows], recording)
         first = rows.stop
     return groups
-
-
-def is_stationary(run: RunFiles) -> bool:
-    """Returns whether the run's tasks stay for an episode."""
-    return run.config is not None and isinstance(run.config.env.schedule, Stationary)
-
-
-def default_output(run: RunFiles, name: str) -> pathlib.Path:
-    """Returns where a file about a run goes that nobody named."""
-    return run.directory / name

@@ -7,7 +7,8 @@ import numpy as np
 
 from cemrl_jax.analysis import describe, style
 from cemrl_jax.analysis.figures import Part, Table
-from cemrl_jax.analysis.recordings import Study, is_stationary
+from cemrl_jax.analysis.recordings import Study
+from cemrl_jax.envs.schedules import Stationary
 from cemrl_jax.evaluation.record import Recording
 from cemrl_jax.evaluation.statistics import HOLD, Recovery, recovery
 
@@ -286,7 +287,7 @@ def intervals(study: Study) -> Part | None:
     few = len(study.groups[names[0]].alive)
     still = _under(_first(study.groups["fixed/test"], few))
     rows.append(("never", *still))
-    if not is_stationary(study.run):
+    if not isinstance(study.env.schedule, Stationary):
         rows.append(("the schedule", *_under(study.groups["changing"])))
     plt = style.pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 2.8))

@@ -126,20 +126,34 @@ def deal_tasks(key: Array, pool: Task, num_envs: int) -> Task:
 def without_broken(episodes: Episodes) -> Transition:
     """Returns transitions `[E, L]` in which nothing has broken.
 
-    The row of an environment that broke becomes a copy of a sound one's: so shapes
-    stay, and every window is one that was really seen. Where all broke they stay.
+    All of them were really made. After a broken step an episode begins anew, so what
+    follows takes its place. The end of such a row is filled up with its own beginning,
+    which begins an episode as well. A row of broken steps only becomes a copy of
+    another row.
     """
-    bad = episodes.broken.any(1)
-    sound_first = jnp.argsort(bad, stable=True)
-    num_sound = jnp.maximum((~bad).sum(), 1)
-    rank = jnp.cumsum(bad) - 1
-    source = jnp.where(bad, sound_first[rank % num_sound], jnp.arange(bad.shape[0]))
+    broken = episodes.broken
+    sound = (~broken).sum(1, keepdims=True)
+    kept = jnp.argsort(broken, axis=1, stable=True)
+    place = jnp.arange(broken.shape[1]) % jnp.maximum(sound, 1)
+    step = jnp.take_along_axis(kept, place, 1)
+    empty = sound[:, 0] == 0
+    row = jnp.where(empty, jnp.argmin(empty), jnp.arange(broken.shape[0]))
     return jax.lax.cond(
-        bad.any() & ~bad.all(),
-        lambda data: jax.tree.map(lambda leaf: leaf[source], data),
+        broken.any(),
+        lambda data: jax.tree.map(lambda leaf: leaf[row[:, None], step[row]], data),
         lambda data: data,
         episodes.transitions,
     )
+
+
+def sound_returns(episodes: Episodes) -> Array:
+    """Returns the mean undiscounted return `[]` of the episodes that did not break.
+
+    Where all of them did, of what there was before that.
+    """
+    values, broken = returns(episodes.transitions), episodes.broken.any(1)
+    counted = ~broken | broken.all()
+    return jnp.where(counted, values, 0).sum() / counted.sum()
 
 
 def returns(transitions: Transition) -> Array:

@@ -25,6 +25,7 @@ MAY_CHANGE = (
     "train.max_hours",
     "evaluation.*",
     "checkpoint.*",
+    "logging.*",
 )
 """Fields that `--resume` may give another value: what is stored stays meaningful."""
 

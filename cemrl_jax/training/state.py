@@ -61,19 +61,26 @@ def initial(config: Config, numbers: Sequence[int], pools: Sequence[Task]) -> St
       numbers: the seeds.
       pools: the training tasks `[M]` of each.
     """
+    keys = [Keys.of(number).agent for number in numbers]
+    algorithm = make_algorithm(config, config.env.make())
+    init = seeds.for_seeds(algorithm.init, len(numbers))
+    learner = jax.jit(init)(keys[0] if len(keys) == 1 else _join(keys))
+    return State(learner=learner, worker=initial_worker(config, numbers, pools))
+
+
+def initial_worker(
+    config: Config, numbers: Sequence[int], pools: Sequence[Task]
+) -> WorkerState:
+    """Returns the workers `[D, ...]` of `initial`, their replays empty."""
     num_seeds, num_devices = len(numbers), parallel.num_devices()
-    keys = [Keys.of(number) for number in numbers]
-    env = config.env.make()
-    init = seeds.for_seeds(make_algorithm(config, env).init, num_seeds)
-    alone = num_seeds == 1
-    learner = jax.jit(init)(keys[0].agent if alone else _join([k.agent for k in keys]))
-    workers = [parallel.split_keys(k.workers, num_devices) for k in keys]
-    make = seeds.worker_for_seeds(_make_worker(config, env, pools[0]), num_seeds)
-    if alone:
-        worker = parallel.on_each_device(make, workers[0], pools[0])
-    else:
-        worker = parallel.on_each_device(make, _join(workers, 1), seeds.stack(pools))
-    return State(learner=learner, worker=worker)
+    keys = [
+        parallel.split_keys(Keys.of(number).workers, num_devices) for number in numbers
+    ]
+    make = _make_worker(config, config.env.make(), pools[0])
+    make = seeds.worker_for_seeds(make, num_seeds)
+    if num_seeds == 1:
+        return parallel.on_each_device(make, keys[0], pools[0])
+    return parallel.on_each_device(make, _join(keys, 1), seeds.stack(pools))
 
 
 def shapes(

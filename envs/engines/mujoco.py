@@ -160,7 +160,7 @@ class BatchSimulator(Simulator):
 
     def _batch(self, num_simulations: int, overrides: tuple[str, ...]) -> Batch:
         """Returns simulations whose expanded fields are those that are overridden."""
-        key = (num_simulations, overrides)
+        key = (os.getpid(), num_simulations, overrides)  # a child has no threads
         if key not in self._batches:
             threads = min(self.num_threads or _num_cores(), num_simulations)
             batch = Batch(self.model, num_simulations, threads)

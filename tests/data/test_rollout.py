@@ -71,6 +71,41 @@ def run(
     return jax.device_get(_run(limit, min_steps, tasks, pool, jnp.asarray(frozen)))
 
 
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """Is told the task, and pushes as it asks; counts episodes over falls."""
+
+    sees_task = True
+
+    def start(self, num_envs: int) -> Any:
+        return jnp.zeros(num_envs)
+
+    def act(self, episodes: Any, obs: Any, key: Any, task: Any) -> Any:
+        del obs, key
+        return (0.1 * task.spec + 0.05 * episodes)[:, None]
+
+    def observe(self, episodes: Any, transition: Any) -> Any:
+        assert transition.task.spec.shape == episodes.shape
+        return episodes
+
+    def restart(self, episodes: Any, fresh: Any, restarted: Any) -> Any:
+        del fresh
+        return episodes + restarted
+
+
+def test_a_policy_that_says_so_sees_the_task_and_may_keep_its_memory_over_falls():
+    """Others get None for it, see `Counting`."""
+    env = NonStationaryEnv(FallingPoint(limit=0.05), Velocity(), Timed(6, 1.0))
+    tasks = pool_of(0, 1, 2, 3, 4, 5)
+    roll = jax.jit(lambda: rollout(env, Told(), tasks, tasks, jax.random.key(1), 24))
+    data = jax.device_get(roll().transitions)
+    before = np.concatenate([np.arange(6.0)[:, None], data.task.spec[:, :-1]], 1)
+    falls = np.cumsum(data.terminated, 1) - data.terminated
+    assert falls.max() > 0
+    assert (np.diff(data.task.spec, axis=1) != 0).any()
+    np.testing.assert_allclose(data.action[..., 0], 0.1 * before + 0.05 * falls)
+
+
 # ---------------------------------------------------------------- episodes
 
 

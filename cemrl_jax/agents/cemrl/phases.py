@@ -17,7 +17,12 @@ from cemrl_jax.agents.cemrl.bounds import Bound, with_physics
 from cemrl_jax.agents.cemrl.types import TRAINED, Batch, LearnerState
 from cemrl_jax.config import Config
 from cemrl_jax.data import normalizer, replay
-from cemrl_jax.data.rollout import deal_tasks, returns, rollout, without_broken
+from cemrl_jax.data.rollout import (
+    deal_tasks,
+    rollout,
+    sound_returns,
+    without_broken,
+)
 from cemrl_jax.data.types import (
     Metrics,
     Params,
@@ -86,10 +91,10 @@ def make_collect(
         )
         worker = worker.replace(replay=replay.add(worker.replay, transitions), key=key)
         metrics = {
-            "collect/return": returns(transitions).mean(),
+            "collect/return": sound_returns(episodes),
             "collect/falls": transitions.terminated.sum(1).mean(),
         }
-        broken = parallel.total(episodes.broken.any(1).sum().astype(jnp.float32))
+        broken = parallel.total(episodes.broken.sum().astype(jnp.float32))
         return learner, worker, parallel.average(metrics) | {"collect/broken": broken}
 
     return collect

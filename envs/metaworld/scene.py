@@ -50,8 +50,8 @@ class Scene(struct.PyTreeNode):
       tcp: `[3]` point between the fingers, m.
       pads: `[2, 3]` positions of `PADS`, m.
       object: `[3]` observed position of the object as `SOURCES` says, m.
-      quaternion: `[4]` its orientation in MuJoCo's order (w, x, y, z), for a body with
-        the sign that the physics have; else, and for `Order.NONE`, with any.
+      quaternion: `[4]` orientation of `Source.body` in MuJoCo's order (w, x, y, z) and
+        with the sign that it has in the physics.
       joint: `[]` displacement of `Source.joint`, rad or m; 0 if there is none.
       points: `[P, 3]` positions of the sites `Source.points`, m.
       action: `[4]` action of the step: where the hand goes, how hard it grips.
@@ -104,52 +104,49 @@ class Source:
 
     Attributes:
       position: what has the object's position.
-      orientation: what has the object's orientation.
+      body: the body that turns with the object.
       order: how the orientation is observed.
       offset: added to the position in world axes, m.
+      turn: `[4]` orientation (w, x, y, z) of what is observed in the frame of `body`;
+        of a mesh it is the one that MuJoCo 3.3 computes, later ones differ by 1e-3.
       joint: name of the joint that the reward looks at, if there is one.
       points: names of the sites that the reward looks at.
     """
 
     position: Place
-    orientation: Place
+    body: str
     order: Order
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    turn: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
     joint: str | None = None
     points: tuple[str, ...] = ()
 
 
-def _puck() -> Source:
-    return Source(Place(BODY, "obj"), Place(GEOM, "objGeom"), Order.SCALAR_LAST)
-
-
-def _door() -> Source:
-    handle = Place(GEOM, "handle")
-    return Source(handle, handle, Order.SCALAR_LAST, joint="doorjoint")
-
-
-def _body(
-    name: str,
-    offset: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    order: Order = Order.SCALAR_FIRST,
-) -> Source:
-    return Source(Place(BODY, name), Place(BODY, name), order, offset)
-
-
-def _window(handle: str) -> Source:
-    return Source(Place(SITE, handle), Place(SITE, handle), Order.NONE)
-
+PUCK = Source(Place(BODY, "obj"), "obj", Order.SCALAR_LAST)
+DOOR = Source(
+    Place(GEOM, "handle"),
+    "door_link",
+    Order.SCALAR_LAST,
+    turn=(0.151171086, 0.690758498, -0.150620969, 0.690878661),
+    joint="doorjoint",
+)
+DRAWER = "drawer_link"
+PANE = "windowb_a"
 
 SOURCES: dict[str, Source] = {
-    "reach": _puck(),
-    "push": _puck(),
-    "pick-place": _puck(),
-    "door-open": _door(),
-    "drawer-close": _body("drawer_link", (0.0, -0.16, 0.05), Order.NONE),
-    "button-press-topdown": _body("button", (0.0, 0.0, 0.193)),
+    "reach": PUCK,
+    "push": PUCK,
+    "pick-place": PUCK,
+    "door-open": DOOR,
+    "drawer-close": Source(
+        Place(BODY, DRAWER), DRAWER, Order.NONE, offset=(0.0, -0.16, 0.05)
+    ),
+    "button-press-topdown": Source(
+        Place(BODY, "button"), "button", Order.SCALAR_FIRST, offset=(0.0, 0.0, 0.193)
+    ),
     "peg-insert-side": Source(
         Place(SITE, "pegGrasp"),
-        Place(SITE, "pegGrasp"),
+        "peg",
         Order.SCALAR_LAST,
         points=(
             "pegHead",
@@ -159,19 +156,22 @@ SOURCES: dict[str, Source] = {
             "top_left_corner_collision_box_2",
         ),
     ),
-    "window-open": _window("handleOpenStart"),
-    "sweep": _body("obj"),
-    "basketball": _body("bsktball"),
-    "drawer-open": _body("drawer_link", (0.0, -0.16, 0.0)),
-    "door-close": _door(),
-    "shelf-place": _puck(),
-    "sweep-into": _puck(),
+    "window-open": Source(Place(SITE, "handleOpenStart"), PANE, Order.NONE),
+    "sweep": Source(Place(BODY, "obj"), "obj", Order.SCALAR_FIRST),
+    "basketball": Source(Place(BODY, "bsktball"), "bsktball", Order.SCALAR_FIRST),
+    "drawer-open": Source(
+        Place(BODY, DRAWER), DRAWER, Order.SCALAR_FIRST, offset=(0.0, -0.16, 0.0)
+    ),
+    "door-close": DOOR,
+    "shelf-place": PUCK,
+    "sweep-into": PUCK,
     "lever-pull": Source(
         Place(SITE, "leverStart"),
-        Place(GEOM, "objGeom"),
+        "lever_link1",
         Order.SCALAR_LAST,
+        turn=(0.662500039, 0.662500039, -0.247171395, 0.247171395),
         joint="LeverAxis",
     ),
-    "window-close": _window("handleCloseStart"),
+    "window-close": Source(Place(SITE, "handleCloseStart"), PANE, Order.NONE),
 }
 """Task -> where its object is read: the 15 of ML10 in its order, and window-close."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import tiny_agent, with_noise
 
+from cemrl_jax.agents.cemrl.agent import ContextPolicy
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.envs.robots import Point
 from cemrl_jax.envs.schedules import Stationary, Timed
@@ -102,7 +103,7 @@ def test_stochastic_actions_have_noise_and_deterministic_ones_have_none():
     learner = with_noise(learner)
     for case in EVERY_CASE:
         data = result.transitions[case.metric]
-        policy = agent.policy(learner, deterministic=True)
+        policy = ContextPolicy(agent, learner, deterministic=True)
         obs = data.obs[:, 0]
         window = policy.start(len(obs))
         quiet = np.asarray(policy.act(window, obs, jax.random.key(0)))

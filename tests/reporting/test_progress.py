@@ -1,3 +1,5 @@
+# protobuf makes its classes when it is imported:
+# pyright: reportAttributeAccessIssue=false
 import csv
 import struct
 

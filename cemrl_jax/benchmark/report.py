@@ -40,6 +40,8 @@ LIMITS = {
     "at highest precision": ("limit_matmul_highest_flops_per_second", 1e-9),
     "copy, GB/s": ("limit_copy_bytes_per_second", 1e-9),
     "empty dispatch, us": ("empty_dispatch_seconds", 1e6),
+    "small kernel, us": ("limit_kernel_seconds", 1e6),
+    "step of a loop of unknown length, us": ("limit_unknown_loop_step_seconds", 1e6),
 }
 STARTUP = {
     "cold start, s": ("startup_cold_seconds", ",.1f"),
@@ -60,6 +62,8 @@ COMPILED = {
     "predicted us": ("predicted_microseconds", ",.0f"),
     "bound by": ("bound_by", ""),
     "predicted a second": ("predicted_rate", ",.0f"),
+    "measured": ("measured_rate", ",.0f"),
+    "measured / predicted": ("measured_ratio", ".2f"),
 }
 METRICS = (
     LIMITS
@@ -71,7 +75,7 @@ METRICS = (
     | {
         name: (field, 1)
         for name, (field, form) in COMPILED.items()
-        if form and name != "compile s"
+        if name not in ("compile s", "bound by", "measured", "measured / predicted")
     }
     | {f"kernels: {kind}": (f"kernels_by_kind/{kind}", 1) for kind in KINDS}
     | {
@@ -212,6 +216,47 @@ def _columns(head: Sequence[str], cells: list[list[str]]) -> list[str]:
     ]
 
 
+# ---------------------------------------------------------------- predictions
+
+
+def with_measured(predicted: list[Row], measured: list[Row]) -> list[Row]:
+    """Returns predictions with what was measured, and measured / predicted, beside.
+
+    Rows belong together if preset, number of devices and what decides a rate do: the
+    number of environments of env steps, else the batch size.
+
+    Raises:
+      ConfigError: no prediction has a measurement.
+    """
+    joined = []
+    for row in predicted:
+        rate = next((x for x in row if re.fullmatch(RATE, x)), None)
+        if rate is None:
+            raise ConfigError("the first file must have rows of --compile-for alone")
+        field = rate.removeprefix("predicted_")
+        size = "num_envs" if row["phase"] == "collect" else "batch_size"
+        same = ("preset", "num_devices", size)
+        found = [
+            other
+            for other in measured
+            if field in other and all(row[name] == other[name] for name in same)
+        ]
+        if found:
+            last = found[-1]
+            row = row | {
+                f"measured_{field}": last[field],
+                f"measured_over_predicted_{field}": last[field] / row[rate],
+                "measured_on": f"{device(last)}, revision {last['revision']}",
+            }
+        joined.append(row)
+    if not any("measured_on" in row for row in joined):
+        raise ConfigError("no row of the second file has the sizes of one of the first")
+    return joined
+
+
+RATE = r"predicted_.*_per_second"
+"""The field of a compiled phase that says how fast it would be."""
+
 # ---------------------------------------------------------------- tables
 
 
@@ -242,7 +287,8 @@ def flat(row: Row) -> Row:
         return row | inner
     seconds = row["predicted_step_seconds"]
     alone = {x: seconds[x] for x in ("launches", "bytes", "flops")}
-    rate = next(x for x in row if re.fullmatch(r"predicted_.*_per_second", x))
+    rate = next(x for x in row if re.fullmatch(RATE, x))
+    field = rate.removeprefix("predicted_")
     return (
         {f"kernels_by_kind/{kind}": 0 for kind in KINDS}
         | row
@@ -256,6 +302,8 @@ def flat(row: Row) -> Row:
             "predicted_microseconds": seconds["seconds"] * 1e6,
             "bound_by": max(alone, key=lambda name: alone[name]),
             "predicted_rate": row[rate],
+            "measured_rate": row.get(f"measured_{field}"),
+            "measured_ratio": row.get(f"measured_over_predicted_{field}"),
         }
     )
 
@@ -276,7 +324,10 @@ def _compiled(rows: list[Row]) -> str:
     ]
     for row in map(flat, rows):
         cells = [row["target"], row["phase"], row["step"]]
-        cells += [format(row[field], form) for field, form in COMPILED.values()]
+        cells += [
+            "" if row[field] is None else format(row[field], form)
+            for field, form in COMPILED.values()
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return PREDICTION + "\n\n" + "\n".join(lines)
 
@@ -314,7 +365,9 @@ def _section(name: str, preset: str, rows: list[Row]) -> str:
 
 def _limits(row: Row) -> str:
     numbers = [
-        f"{name} {_number(row[field] * unit)}" for name, (field, unit) in LIMITS.items()
+        f"{name} {_number(row[field] * unit)}"
+        for name, (field, unit) in LIMITS.items()
+        if field in row  # rows of before it was measured
     ]
     return "Limits of one device: " + "; ".join(numbers) + "."
 

@@ -317,16 +317,21 @@ operations / peak, bytes / bandwidth and kernels x launch time, collectives on t
 
 def _compiled(rows: list[Row]) -> str:
     """Returns the table of compiled phases."""
-    columns = {name: field for name, (field, _) in COMPILED.items()}
+    done = [flat(row) for row in rows]
+    columns = {
+        name: (field, form)
+        for name, (field, form) in COMPILED.items()
+        if any(row[field] is not None for row in done)
+    }
     lines = [
         "| target | phase | step | " + " | ".join(columns) + " |",
         "|---|---|---|" + "---:|" * len(columns),
     ]
-    for row in map(flat, rows):
+    for row in done:
         cells = [row["target"], row["phase"], row["step"]]
         cells += [
             "" if row[field] is None else format(row[field], form)
-            for field, form in COMPILED.values()
+            for field, form in columns.values()
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return PREDICTION + "\n\n" + "\n".join(lines)

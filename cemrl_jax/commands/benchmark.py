@@ -9,7 +9,7 @@ import pathlib
 import re
 from collections.abc import Iterable
 
-from cemrl_jax.benchmark import compiled, devices, report
+from cemrl_jax.benchmark import compiled, devices, predictions, report
 from cemrl_jax.benchmark.measure import BenchmarkConfig, Row, sweep
 from cemrl_jax.benchmark.startup import measure_startup
 from cemrl_jax.commands import command_line
@@ -134,7 +134,7 @@ def show(args: argparse.Namespace) -> None:
     """Shows result files that are there already."""
     read = lambda path: report.read_rows(pathlib.Path(path))  # noqa: E731
     if args.check_predictions:
-        rows = report.with_measured(*map(read, args.check_predictions))
+        rows = predictions.with_measured(*map(read, args.check_predictions))
         text = "".join(json.dumps(row) + "\n" for row in rows)
         files.write(pathlib.Path(args.check_predictions[0]), text.encode())
         print(report.table(rows))

@@ -10,7 +10,7 @@ import sys
 import pytest
 from helpers import ROOT, tiny_config
 
-from cemrl_jax.benchmark import compiled, counts, devices, hlo, report
+from cemrl_jax.benchmark import compiled, counts, devices, hlo, predictions, report
 from cemrl_jax.benchmark.compiled import Steps
 from cemrl_jax.benchmark.counts import Counts
 from cemrl_jax.config import ConfigError
@@ -51,6 +51,7 @@ def compiled_row(**changes) -> report.Row:
 
 def test_a_step_takes_as_long_as_what_it_needs_most_of():
     device = devices.DEVICES["h100"]
+    assert device.launch_seconds is not None
     done = Counts({"kernels/copy": 100, "bytes": 3_350_000, "flops/product": 4947})
     times = compiled.predict(done, target())
     assert times["launches"] == pytest.approx(100 * device.launch_seconds)
@@ -142,16 +143,16 @@ def test_measured_rates_are_written_beside_the_predicted_ones(tmp_path):
         **{"batch_size": 16, "num_envs": 99, "updates_per_second": 500.0},
         **{"platform": "cuda", "device_kind": "NVIDIA H200", "revision": "def"},
     }
-    (joined,) = report.with_measured([row], [measured])
+    (joined,) = predictions.with_measured([row], [measured])
     assert joined["measured_updates_per_second"] == 500
     ratio = joined["measured_over_predicted_updates_per_second"]
     assert ratio == pytest.approx(500 / row["predicted_updates_per_second"])
     assert "H200" in joined["measured_on"]
     assert f"| {ratio:.2f} |" in report.table([joined])
     with pytest.raises(ConfigError, match="no row of the second file"):
-        report.with_measured([row], [measured | {"batch_size": 32}])
+        predictions.with_measured([row], [measured | {"batch_size": 32}])
     with pytest.raises(ConfigError, match="rows of --compile-for alone"):
-        report.with_measured([measured], [measured])
+        predictions.with_measured([measured], [measured])
 
 
 def test_the_table_says_that_nothing_was_run():

@@ -216,16 +216,22 @@ def summary(block: Block, steps: Steps, target: Target) -> Row:
     step_time = predict(per_step, target)
     around_time = predict(around, target)
     seconds = steps.count * step_time["seconds"] + around_time["seconds"]
-    dynamic = [loop for loop in block.all_loops() if not loop.known]
+    unlimited = [loop.source for _, loop in block.all_loops() if not loop.limited]
     return {
         "step": steps.unit,
         "steps": steps.count,
         "kernels_per_step": counts.num_kernels(per_step),
+        "loops": [
+            f"{'  ' * depth}{loop.trips if loop.limited else '?'}"
+            f"{' x' if loop.known else ' x at most'}"
+            f" {counts.num_kernels(loop.own)}: {loop.source}"
+            for depth, loop in block.all_loops()
+        ],
         "kernels_by_kind": group(per_step, "kernels/"),
         "kernels_around": counts.num_kernels(around),
         "library_calls": group(per_step, "library/"),
         "dynamic_loops": per_step["dynamic_loops"],
-        "unlimited_loops": [loop.source for loop in dynamic if not loop.limited],
+        "unlimited_loops": unlimited,
         "host_reads": per_step["host_reads"],
         "collectives": per_step["collectives"],
         "collective_bytes": per_step["collective_bytes"],

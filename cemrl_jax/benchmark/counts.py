@@ -101,6 +101,7 @@ class Block:
       limited: whether there is a limit at all; else it counts as one.
       kernels: its own, calls and the longer branch of conditions included.
       loops: within.
+      extra: what is counted besides kernels.
     """
 
     name: str
@@ -113,11 +114,17 @@ class Block:
     extra: Counts
 
     @functools.cached_property
-    def once(self) -> Counts:
-        """What one run of the body does, loops within multiplied out."""
+    def own(self) -> Counts:
+        """What one run of the body does, loops within left out."""
         total = Counts(self.extra)
         for kernel in self.kernels:
             total.update(kernel.counts)
+        return total
+
+    @functools.cached_property
+    def once(self) -> Counts:
+        """What one run of the body does, loops within multiplied out."""
+        total = Counts(self.own)
         for loop in self.loops:
             total.update(loop.total)
         return total
@@ -139,11 +146,11 @@ class Block:
         for loop in self.loops:
             yield from loop.walk(times * loop.trips)
 
-    def all_loops(self) -> Iterator["Block"]:
-        """Yields the loops within, at any depth."""
+    def all_loops(self, depth: int = 0) -> Iterator[tuple[int, "Block"]]:
+        """Yields the loops within, at any depth, with how deep they are."""
         for loop in self.loops:
-            yield loop
-            yield from loop.all_loops()
+            yield depth, loop
+            yield from loop.all_loops(depth + 1)
 
 
 def scaled(counts: Counts, factor: float) -> Counts:

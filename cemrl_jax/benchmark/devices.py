@@ -173,7 +173,8 @@ def _gpus(name: str, kind: str, count: int) -> tuple[Any, ...]:
 def _tpus(name: str, kind: str, topology: str | None) -> tuple[Any, ...]:
     if importlib.util.find_spec("libtpu") is None:
         raise ConfigError(_missing(name, "tpu"))
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no such host to ask
+    for variable, value in _TPU_ALONE.items():
+        os.environ.setdefault(variable, value)
     wanted = f"{kind.removeprefix('tpu-')}:{topology or _SMALLEST[kind]}"
     try:
         description = topologies.get_topology_desc(platform="tpu", topology_name=wanted)
@@ -182,6 +183,12 @@ def _tpus(name: str, kind: str, topology: str | None) -> tuple[Any, ...]:
     return tuple(description.devices[: None if topology else 1])
 
 
+_TPU_ALONE = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+}
+"""What libtpu otherwise looks for in vain on a machine without TPU."""
 _CUDA = ("xla_cuda13", "xla_cuda12")
 
 

@@ -3,10 +3,10 @@
 import json
 import math
 import pathlib
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cemrl_jax.benchmark import predictions
 from cemrl_jax.benchmark.counts import KINDS
 from cemrl_jax.config import ConfigError
 
@@ -40,26 +40,12 @@ LIMITS = {
     "at highest precision": ("limit_matmul_highest_flops_per_second", 1e-9),
     "copy, GB/s": ("limit_copy_bytes_per_second", 1e-9),
     "empty dispatch, us": ("empty_dispatch_seconds", 1e6),
+    "small kernel, us": ("limit_kernel_seconds", 1e6),
+    "step of a loop of unknown length, us": ("limit_unknown_loop_step_seconds", 1e6),
 }
 STARTUP = {
     "cold start, s": ("startup_cold_seconds", ",.1f"),
     "warm start, s": ("startup_warm_seconds", ",.1f"),
-}
-COMPILED = {
-    "kernels": ("kernels_per_step", ",.0f"),
-    "library calls": ("num_library_calls", ",.0f"),
-    "dynamic loops": ("dynamic_loops", ",.0f"),
-    "collectives": ("collectives", ",.0f"),
-    "kB in them": ("collective_kilobytes", ",.0f"),
-    "MFLOP": ("megaflops", ",.0f"),
-    "MB moved": ("megabytes", ",.1f"),
-    "temporary MB": ("temporary_megabytes", ",.0f"),
-    "copies of the replay": ("replay_copies", ",.0f"),
-    "callbacks": ("callbacks", ",.0f"),
-    "compile s": ("phase_compile_seconds", ",.0f"),
-    "predicted us": ("predicted_microseconds", ",.0f"),
-    "bound by": ("bound_by", ""),
-    "predicted a second": ("predicted_rate", ",.0f"),
 }
 METRICS = (
     LIMITS
@@ -70,8 +56,8 @@ METRICS = (
     }
     | {
         name: (field, 1)
-        for name, (field, form) in COMPILED.items()
-        if form and name != "compile s"
+        for name, (field, form) in predictions.COLUMNS.items()
+        if name not in predictions.NOT_COMPARED
     }
     | {f"kernels: {kind}": (f"kernels_by_kind/{kind}", 1) for kind in KINDS}
     | {
@@ -140,7 +126,7 @@ def compare(old: list[Row], new: list[Row]) -> str:
     Raises:
       ConfigError: no row of one is like a row of the other.
     """
-    old, new = [flat(row) for row in old], [flat(row) for row in new]
+    old, new = (list(map(predictions.flat, rows)) for rows in (old, new))
     others = {_key(row): row for row in new}
     pairs = [(row, others[_key(row)]) for row in old if _key(row) in others]
     if not pairs:
@@ -227,60 +213,6 @@ def table(rows: list[Row]) -> str:
     )
 
 
-def flat(row: Row) -> Row:
-    """Returns a row with the numbers within its dicts beside the others.
-
-    Those of a compiled program get the units of its table as well.
-    """
-    inner = {
-        f"{name}/{key}": number
-        for name, value in row.items()
-        if isinstance(value, dict)
-        for key, number in value.items()
-    }
-    if row["measure"] != "compiled":
-        return row | inner
-    seconds = row["predicted_step_seconds"]
-    alone = {x: seconds[x] for x in ("launches", "bytes", "flops")}
-    rate = next(x for x in row if re.fullmatch(r"predicted_.*_per_second", x))
-    return (
-        {f"kernels_by_kind/{kind}": 0 for kind in KINDS}
-        | row
-        | inner
-        | {
-            "num_library_calls": sum(row["library_calls"].values()),
-            "collective_kilobytes": row["collective_bytes"] / 1e3,
-            "megaflops": sum(row["flops"].values()) / 1e6,
-            "megabytes": row["bytes"] / 1e6,
-            "temporary_megabytes": row["temporary_bytes"] / 1e6,
-            "predicted_microseconds": seconds["seconds"] * 1e6,
-            "bound_by": max(alone, key=lambda name: alone[name]),
-            "predicted_rate": row[rate],
-        }
-    )
-
-
-PREDICTION = """\
-Compiled for the device and counted; nothing was run. Numbers are of one step on one
-device, loops multiplied out, those whose length only the device knows up to their
-limit. Times are a prediction from data sheets, not a measurement: the largest of
-operations / peak, bytes / bandwidth and kernels x launch time, collectives on top."""
-
-
-def _compiled(rows: list[Row]) -> str:
-    """Returns the table of compiled phases."""
-    columns = {name: field for name, (field, _) in COMPILED.items()}
-    lines = [
-        "| target | phase | step | " + " | ".join(columns) + " |",
-        "|---|---|---|" + "---:|" * len(columns),
-    ]
-    for row in map(flat, rows):
-        cells = [row["target"], row["phase"], row["step"]]
-        cells += [format(row[field], form) for field, form in COMPILED.values()]
-        lines.append("| " + " | ".join(cells) + " |")
-    return PREDICTION + "\n\n" + "\n".join(lines)
-
-
 def _section(name: str, preset: str, rows: list[Row]) -> str:
     first, versions = rows[0], rows[0]["versions"]
     revisions = ", ".join(dict.fromkeys(row["revision"] for row in rows))
@@ -301,7 +233,7 @@ def _section(name: str, preset: str, rows: list[Row]) -> str:
         )
         parts += [against for against in [_against_original(swept)] if against]
     compiled = [row for row in rows if row["measure"] == "compiled"]
-    parts += [_compiled(compiled)] if compiled else []
+    parts += [predictions.table(compiled)] if compiled else []
     starts = [row for row in rows if row["measure"] == "startup"]
     parts += [
         "Time to the end of the first epoch:"
@@ -314,7 +246,9 @@ def _section(name: str, preset: str, rows: list[Row]) -> str:
 
 def _limits(row: Row) -> str:
     numbers = [
-        f"{name} {_number(row[field] * unit)}" for name, (field, unit) in LIMITS.items()
+        f"{name} {_number(row[field] * unit)}"
+        for name, (field, unit) in LIMITS.items()
+        if field in row  # rows of before it was measured
     ]
     return "Limits of one device: " + "; ".join(numbers) + "."
 

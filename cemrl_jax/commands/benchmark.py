@@ -9,12 +9,12 @@ import pathlib
 import re
 from collections.abc import Iterable
 
-from cemrl_jax.benchmark import compiled, devices, report
+from cemrl_jax.benchmark import compiled, devices, predictions, report
 from cemrl_jax.benchmark.measure import BenchmarkConfig, Row, sweep
 from cemrl_jax.benchmark.startup import measure_startup
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import ConfigError
-from cemrl_jax.runtime import parallel
+from cemrl_jax.runtime import files, parallel
 
 EXAMPLES = """\
 examples:
@@ -27,6 +27,7 @@ examples:
   python scripts/benchmark.py --config=configs/quickstart.py --compile-for=h100
   python scripts/benchmark.py --config=configs/throughput_cheetah.py \\
       --compile-for=tpu-v5e:2x2 --output=new.jsonl --programs=programs
+  python scripts/benchmark.py --check-predictions new.jsonl measured.jsonl
   python scripts/benchmark.py --compare old.jsonl new.jsonl
   python scripts/benchmark.py --table benchmarks/results/*.jsonl
   python scripts/benchmark.py --plot benchmarks/results/<file>.jsonl
@@ -39,10 +40,12 @@ What the numbers mean: benchmarks/README.md
 def main() -> None:
     """Reads the command line and measures, or shows what was measured."""
     args, overrides = make_parser().parse_known_args()
-    shows = [args.compare, args.table, args.plot]
+    shows = [args.compare, args.table, args.plot, args.check_predictions]
     if any(shows):
         if overrides or args.config or sum(map(bool, shows)) > 1:
-            raise ConfigError("--compare, --table and --plot stand alone")
+            raise ConfigError(
+                "--compare, --table, --plot and --check-predictions stand alone"
+            )
         show(args)
         return
     if args.compile_for:
@@ -113,6 +116,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--compare", nargs=2, metavar=("A", "B"), help="two result files side by side"
     )
     parser.add_argument(
+        "--check-predictions",
+        nargs=2,
+        metavar=("PREDICTED", "MEASURED"),
+        help="write what was measured, and its ratio, into the rows of --compile-for",
+    )
+    parser.add_argument(
         "--table", nargs="+", metavar="FILE", help="result files as markdown tables"
     )
     parser.add_argument(
@@ -124,6 +133,11 @@ def make_parser() -> argparse.ArgumentParser:
 def show(args: argparse.Namespace) -> None:
     """Shows result files that are there already."""
     read = lambda path: report.read_rows(pathlib.Path(path))  # noqa: E731
+    if args.check_predictions:
+        rows = predictions.with_measured(*map(read, args.check_predictions))
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        files.write(pathlib.Path(args.check_predictions[0]), text.encode())
+        print(report.table(rows))
     if args.compare:
         print(report.compare(*map(read, args.compare)))
     if args.table:

@@ -112,8 +112,9 @@ def compile_phases(
         row = head(config, target, name, shapes)
         row["lower_seconds"] = lowered_at - start
         row["phase_compile_seconds"] = seconds
-        row |= memory(program, text, shapes, target)
         row |= summary(block, steps_of(config)[name], target)
+        row |= memory(program, text, shapes, config, target)
+        row |= fitting(row)
         if keep is not None:
             write_program(keep / f"{config.name}_{target.name}_{name}", text, block)
         yield row
@@ -139,10 +140,13 @@ def count(text: str, replay: Any, device: Device) -> Block:
 
 
 def replay_sizes(replay: Any) -> frozenset[int]:
-    """Returns the numbers of elements of a replay's arrays on one device."""
-    return frozenset(
-        leaf.size // leaf.shape[0] for leaf in jax.tree.leaves(replay.data)
-    )
+    """Returns the numbers of elements of a replay's arrays on one device.
+
+    Args:
+      replay: shapes `[D, ...]`; its counters are no arrays.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(replay) if leaf.ndim > 1]
+    return frozenset(leaf.size // leaf.shape[0] for leaf in leaves)
 
 
 # ---------------------------------------------------------------- rows
@@ -181,11 +185,13 @@ def parameters(learner: Any) -> Any:
     ]
 
 
-def memory(program: Any, text: str, shapes: state.State, target: Target) -> Row:
+def memory(
+    program: Any, text: str, shapes: state.State, config: Config, target: Target
+) -> Row:
     """Returns what a program needs on one device, bytes."""
     stats = program.memory_analysis()
     results = stats.output_size_in_bytes - stats.alias_size_in_bytes
-    nominal = state.num_bytes(shapes.worker.replay.data) // len(target.chips)
+    nominal = state.num_bytes(shapes.worker.replay) // len(target.chips)
     sizes = replay_sizes(shapes.worker.replay)
     module = hlo.parse(text)
     arrays = [
@@ -194,8 +200,7 @@ def memory(program: Any, text: str, shapes: state.State, target: Target) -> Row:
         for shape in parameter.shapes
         if shape.size in sizes
     ]
-    data = shapes.worker.replay.data
-    transitions = data.step.size // len(target.chips)
+    transitions = config.rollout.num_envs // len(target.chips) * config.replay_length
     return {
         "argument_bytes": stats.argument_size_in_bytes,
         "temporary_bytes": stats.temp_size_in_bytes,
@@ -206,8 +211,28 @@ def memory(program: Any, text: str, shapes: state.State, target: Target) -> Row:
         "learner_bytes": state.num_bytes(shapes.learner),
         "replay_bytes": nominal,
         "replay_padded_bytes": sum(shape.padded_bytes for shape in arrays),
+        "replay_transitions": transitions,
         "replay_bytes_per_transition": nominal / transitions,
     }
+
+
+def fitting(row: Row) -> Row:
+    """Returns how much would fit the devices together, if all else stayed.
+
+    Copies of the replay grow with it, and what else collecting needs for a time with
+    the environments. A tenth of the memory is left to the system.
+    """
+    devices, transitions = row["num_devices"], row["replay_transitions"]
+    free = 0.9 * row["device_memory_bytes"] - row["learner_bytes"]
+    copied = min(row["replay_copy_bytes"], row["temporary_bytes"])
+    fixed = row["temporary_bytes"] - copied
+    each = (row["replay_padded_bytes"] + copied) / transitions
+    fits: Row = {"fitting_transitions": max(0, int((free - fixed) / each)) * devices}
+    if row["phase"] == "collect":
+        num_envs = row["num_envs"] // devices
+        per_env = fixed / num_envs + row["num_steps"] * each
+        fits["fitting_envs"] = int(free / per_env) * devices
+    return fits
 
 
 def summary(block: Block, steps: Steps, target: Target) -> Row:
@@ -216,6 +241,7 @@ def summary(block: Block, steps: Steps, target: Target) -> Row:
     step_time = predict(per_step, target)
     around_time = predict(around, target)
     seconds = steps.count * step_time["seconds"] + around_time["seconds"]
+    all_counts = [kernel.counts for _, kernel in block.walk()]
     unlimited = [loop.source for _, loop in block.all_loops() if not loop.limited]
     return {
         "step": steps.unit,
@@ -237,8 +263,8 @@ def summary(block: Block, steps: Steps, target: Target) -> Row:
         "collective_bytes": per_step["collective_bytes"],
         "callbacks": per_step["callbacks"] + around["callbacks"],
         "host_transfers": per_step["host_transfers"] + around["host_transfers"],
-        "replay_copies": block.total["replay_copies"],
-        "replay_copy_bytes": block.total["replay_copy_bytes"],
+        "replay_copies": sum(x["replay_copies"] for x in all_counts),
+        "replay_copy_bytes": sum(x["replay_copy_bytes"] for x in all_counts),
         "flops": group(per_step, "flops/"),
         "bytes": per_step["bytes"],
         "predicted_step_seconds": step_time,
@@ -288,19 +314,20 @@ def predict(done: Counts, target: Target) -> dict[str, float]:
         "launches": counts.num_kernels(done) * (device.launch_seconds or 0.0)
         + done["host_reads"] * (device.host_read_seconds or 0.0),
     }
-    ring = all_reduce_seconds(done, device, len(target.chips))
+    collectives = collective_seconds(done, target)
     return alone | {
-        "collectives": ring,
-        "seconds": max(alone.values()) + ring,
+        "collectives": collectives,
+        "seconds": max(alone.values()) + collectives,
     }
 
 
-def all_reduce_seconds(done: Counts, device: Device, num_devices: int) -> float:
-    """Returns the seconds of all-reduces around a ring of devices."""
-    if num_devices == 1:
-        return 0.0
-    moved = 2 * (num_devices - 1) / num_devices * done["collective_bytes"]
-    return moved / device.link + done["collectives"] * device.link_seconds
+def collective_seconds(done: Counts, target: Target) -> float:
+    """Returns the seconds of all-reduces, each byte sent around a ring of devices."""
+    number = len(target.chips)
+    several = target.num_hosts > 1
+    link = target.device.network if several else target.device.link
+    moved = 2 * (number - 1) / number * done["collective_bytes"]
+    return moved / link + done["collectives"] * target.all_reduce_seconds_at_least
 
 
 def group(done: Counts, prefix: str) -> dict[str, float]:

@@ -436,7 +436,10 @@ class Counter:
     # -------------------------------------------------------- replay
 
     def _replay_copies(self, x: Instruction, inside: Computation) -> Counts:
-        """Counts results as large as an array of the replay, made of one."""
+        """Counts results as large as an array of the replay, made of one.
+
+        Not those that are fetched into the memory on the chip.
+        """
         sizes = {
             shape.size
             for name in x.operands
@@ -451,7 +454,7 @@ class Counter:
             leaves = [computation.by_name[name] for name in root.operands]
         found = Counts()
         for leaf, shape in zip(leaves, x.shapes):
-            if shape.size not in sizes:
+            if shape.size not in sizes or not self._in_main(shape):
                 continue
             if _through(computation, leaf).opcode not in IN_PLACE:
                 found["replay_copies"] += 1

@@ -32,11 +32,13 @@ class Device:
       bandwidth: of the main memory, bytes per second.
       memory: bytes.
       link: to the other chips, one direction, bytes per second.
+      network: the same to chips of other hosts.
       launch_seconds: from the start of a small kernel to that of the next one; None
         where kernels are not launched one by one.
       host_read_seconds: until the host has read a condition and gone on; None where
         the device decides by itself.
       link_seconds: of a message to a neighbour, however short.
+      network_seconds: the same to a chip of another host.
       sources: of the figures, by field.
     """
 
@@ -48,9 +50,11 @@ class Device:
     bandwidth: float
     memory: float
     link: float
+    network: float
     launch_seconds: float | None
     host_read_seconds: float | None
     link_seconds: float
+    network_seconds: float
     sources: dict[str, str]
 
 
@@ -58,10 +62,11 @@ _H100 = "NVIDIA H100 Tensor Core GPU data sheet, SXM; TF32 without sparsity"
 _CLOUD = "Google Cloud documentation, TPU {0}: key chip specifications"
 _TPU_SOURCES = {
     "product_flops, bandwidth, memory, link": _CLOUD,
+    "network": "the same links: a slice is one mesh",
     "precise_flops": "a sixth: float32 products are six passes of bfloat16",
     "vector_flops": "not published; elementwise work counts by its bytes alone",
     "launch_seconds": "one program runs without the host; not modelled",
-    "link_seconds": "estimate, one microsecond a hop",
+    "link_seconds, network_seconds": "estimate: a microsecond a hop",
 }
 
 
@@ -76,9 +81,11 @@ def _tpu(name: str, flops: float, bandwidth: float, gib: int, gbits: float) -> D
         bandwidth=bandwidth,
         memory=gib * 2.0**30,
         link=gbits * 1e9 / 8,
+        network=gbits * 1e9 / 8,
         launch_seconds=None,
         host_read_seconds=None,
         link_seconds=1e-6,
+        network_seconds=1e-6,
         sources=sources,
     )
 
@@ -93,15 +100,18 @@ DEVICES = {
         bandwidth=3.35e12,
         memory=80e9,
         link=450e9,
+        network=50e9,
         launch_seconds=3e-6,
         host_read_seconds=10e-6,
-        link_seconds=10e-6,
+        link_seconds=5e-6,
+        network_seconds=10e-6,
         sources={
             "product_flops, precise_flops, vector_flops, bandwidth, memory": _H100,
             "link": "the same, NVLink: 900 GB/s of both directions together",
             "launch_seconds": "estimate: small kernels follow each other in 2 to 4 us",
             "host_read_seconds": "estimate: copy of a flag, synchronisation, launch",
-            "link_seconds": "estimate: a small all-reduce over NVLink",
+            "network": "NVIDIA DGX H100 data sheet: 400 Gb/s for each GPU",
+            "link_seconds, network_seconds": "estimate: half a small all-reduce",
         },
     ),
     "tpu-v5e": _tpu("v5e", 197e12, 819e9, 16, 1600),
@@ -124,11 +134,27 @@ class Target:
       name: as on the command line.
       device: the kind of its chips.
       chips: JAX's descriptions of them.
+      sides: of the torus that they are in; of GPUs, how many there are on a host, all
+        of which are neighbours.
+      num_hosts: of GPUs, how many hosts they are on.
     """
 
     name: str
     device: Device
     chips: tuple[Any, ...]
+    sides: tuple[int, ...] = (1,)
+    num_hosts: int = 1
+
+    @property
+    def all_reduce_seconds_at_least(self) -> float:
+        """What an all-reduce takes that has next to nothing to add: there and back."""
+        if len(self.chips) == 1:
+            return 0.0
+        if self.device.platform == "tpu":
+            hops = sum(side // 2 for side in self.sides)  # the links of a side close up
+            return 2 * hops * self.device.link_seconds
+        far = self.device.network_seconds * (self.num_hosts - 1).bit_length()
+        return 2 * (self.device.link_seconds + far)
 
 
 def find_target(name: str) -> Target:
@@ -146,10 +172,13 @@ def find_target(name: str) -> Target:
     if found is None or kind not in DEVICES:
         raise ConfigError(f"--compile-for={name} is not known; it takes {FORMS}")
     if found[1]:
-        chips = _gpus(name, kind, int(found[2] or 1))
-    else:
-        chips = _tpus(name, kind, found[4])
-    return Target(name, DEVICES[kind], chips)
+        count = int(found[2] or 1)
+        chips = _gpus(name, kind, count)
+        hosts = -(-count // _GPUS_PER_HOST)
+        return Target(name, DEVICES[kind], chips, (count // hosts,), hosts)
+    chips = _tpus(name, kind, found[4])
+    sides = tuple(int(side) for side in (found[4] or "1").split("x"))
+    return Target(name, DEVICES[kind], chips, sides)
 
 
 def _gpus(name: str, kind: str, count: int) -> tuple[Any, ...]:

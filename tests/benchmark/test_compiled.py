@@ -27,8 +27,8 @@ COMPILERS = {"h100": "jax_plugins", "tpu-v5e:2x2": "libtpu"}
 PROGRAM = pathlib.Path(__file__).with_name("program.hlo")
 
 
-def target(name: str = "h100", num_chips: int = 1) -> devices.Target:
-    return devices.Target(name, devices.DEVICES[name], (None,) * num_chips)
+def target(name: str = "h100", num_chips: int = 1, **shape) -> devices.Target:
+    return devices.Target(name, devices.DEVICES[name], (None,) * num_chips, **shape)
 
 
 def compiled_row(**changes) -> report.Row:
@@ -64,14 +64,19 @@ def test_a_step_takes_as_long_as_what_it_needs_most_of():
 
 def test_collectives_cost_nothing_alone_and_more_the_more_devices_there_are():
     done = Counts({"collectives": 3, "collective_bytes": 1_000_000})
-    times = [
-        compiled.predict(done, target("tpu-v5e", number))["collectives"]
-        for number in (1, 2, 4, 256)
+    of_tpus = [
+        compiled.predict(done, target("tpu-v5e", number, sides=sides))["collectives"]
+        for number, sides in ((1, (1,)), (4, (2, 2)), (64, (8, 8)), (256, (16, 16)))
     ]
-    assert times[0] == 0
-    assert times == sorted(times)
-    link = devices.DEVICES["tpu-v5e"].link
-    assert times[1] > 1_000_000 / link
+    of_gpus = [
+        compiled.predict(done, target("h100", number, num_hosts=hosts))["collectives"]
+        for number, hosts in ((1, 1), (8, 1), (16, 2), (64, 8))
+    ]
+    for times in (of_tpus, of_gpus):
+        assert times[0] == 0
+        assert times == sorted(set(times))
+    # 1.5 MB each way over 200 GB/s, and three times there and back over two hops
+    assert of_tpus[1] == pytest.approx(1.5e6 / 200e9 + 3 * 4 * 1e-6)
 
 
 def test_what_is_around_the_steps_is_told_from_the_steps():

@@ -95,6 +95,61 @@ def table(rows: list[Row]) -> str:
     return PREDICTION + "\n\n" + "\n".join(lines)
 
 
+def only_compiled(rows: list[Row]) -> list[Row]:
+    """Returns rows of compiled phases as they are.
+
+    Raises:
+      ConfigError: one of them is something else.
+    """
+    if any(row["measure"] != "compiled" for row in rows):
+        raise ConfigError("these must be rows of --compile-for alone")
+    return rows
+
+
+def scale(rows: list[Row]) -> str:
+    """Returns what becomes of a preset on more and more devices, as markdown.
+
+    A line has what the phases of one target share, the largest of each.
+    """
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["preset"], row["target"]), []).append(row)
+    head = (
+        *("preset", "target", "devices", "envs each", "batch each", "MB each"),
+        *("all-reduces", "kB", "share of the update", "updates/s", "env steps/s"),
+        *("environments that fit", "transitions that fit"),
+    )
+    lines = ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (len(head) - 2)]
+    for (preset, target), group in groups.items():
+        cells = [preset, target, *_scale(group)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return PREDICTION + "\n\n" + "\n".join(lines)
+
+
+def _scale(phases: list[Row]) -> list[str]:
+    """Returns the numbers of one target: of its update, if it has one, and of all."""
+    one = phases[0]
+    update = next((row for row in phases if row["step"] == "update"), None)
+    seconds = update["predicted_step_seconds"] if update else {}
+    of_all = lambda field: [row[field] for row in phases if field in row]  # noqa: E731
+    numbers = {
+        "devices": one["num_devices"],
+        "envs": one["num_envs"] // one["num_devices"],
+        "batch": one["batch_size"] // one["num_devices"],
+        "memory": max(of_all("peak_memory_bytes")) / 1e6,
+        "all-reduces": update and update["collectives"],
+        "kB": update and update["collective_bytes"] / 1e3,
+        "share": update and 100 * seconds["collectives"] / seconds["seconds"],
+        "updates": max(of_all("predicted_updates_per_second"), default=None),
+        "env steps": max(of_all("predicted_env_steps_per_second"), default=None),
+        "envs fit": min(of_all("fitting_envs"), default=None),
+        "replay fits": min(of_all("fitting_transitions")),
+    }
+    texts = {name: "" if x is None else f"{x:,.0f}" for name, x in numbers.items()}
+    texts["share"] += " %" if texts["share"] else ""
+    return list(texts.values())
+
+
 def with_measured(predicted: list[Row], measured: list[Row]) -> list[Row]:
     """Returns predictions with what was measured, and measured / predicted, beside.
 
@@ -102,13 +157,11 @@ def with_measured(predicted: list[Row], measured: list[Row]) -> list[Row]:
     number of environments of env steps, else the batch size.
 
     Raises:
-      ConfigError: no prediction has a measurement.
+      ConfigError: no prediction has a measurement, or a row is none.
     """
     joined = []
-    for row in predicted:
-        rate = next((x for x in row if re.fullmatch(RATE, x)), None)
-        if rate is None:
-            raise ConfigError("the first file must have rows of --compile-for alone")
+    for row in only_compiled(predicted):
+        rate = next(x for x in row if re.fullmatch(RATE, x))
         field = rate.removeprefix("predicted_")
         size = "num_envs" if row["phase"] == "collect" else "batch_size"
         same = ("preset", "num_devices", size)

@@ -40,11 +40,12 @@ What the numbers mean: benchmarks/README.md
 def main() -> None:
     """Reads the command line and measures, or shows what was measured."""
     args, overrides = make_parser().parse_known_args()
-    shows = [args.compare, args.table, args.plot, args.check_predictions]
+    shows = [*(args.compare, args.table, args.plot, args.scale, args.check_predictions)]
     if any(shows):
         if overrides or args.config or sum(map(bool, shows)) > 1:
             raise ConfigError(
-                "--compare, --table, --plot and --check-predictions stand alone"
+                "--compare, --table, --plot, --scale and --check-predictions stand"
+                " alone"
             )
         show(args)
         return
@@ -122,6 +123,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="write what was measured, and its ratio, into the rows of --compile-for",
     )
     parser.add_argument(
+        "--scale",
+        nargs="+",
+        metavar="FILE",
+        help="rows of --compile-for as a table of more and more devices",
+    )
+    parser.add_argument(
         "--table", nargs="+", metavar="FILE", help="result files as markdown tables"
     )
     parser.add_argument(
@@ -138,6 +145,9 @@ def show(args: argparse.Namespace) -> None:
         text = "".join(json.dumps(row) + "\n" for row in rows)
         files.write(pathlib.Path(args.check_predictions[0]), text.encode())
         print(report.table(rows))
+    if args.scale:
+        rows = [row for path in args.scale for row in read(path)]
+        print(predictions.scale(predictions.only_compiled(rows)))
     if args.compare:
         print(report.compare(*map(read, args.compare)))
     if args.table:

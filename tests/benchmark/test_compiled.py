@@ -167,6 +167,21 @@ def test_the_table_says_that_nothing_was_run():
     assert "measured / predicted" not in table
 
 
+def test_more_devices_become_a_table_with_a_line_for_each_target():
+    sizes = {"peak_memory_bytes": 5e6, "fitting_transitions": 7}
+    rows = [
+        compiled_row(**sizes),
+        compiled_row(phase="collect", fitting_envs=9, **sizes),
+        compiled_row(target="h100x2", num_devices=2, **sizes),
+    ]
+    one, two = predictions.scale(rows).splitlines()[-2:]
+    assert one.startswith("| point-vel | h100 | 1 | 16 | 16 | 5 | 1 | 0 | 0 % |")
+    assert one.endswith("| 9 | 7 |")
+    assert two.startswith("| point-vel | h100x2 | 2 | 8 | 8 | 5 |")
+    with pytest.raises(ConfigError, match="rows of --compile-for alone"):
+        predictions.only_compiled([{"measure": "sweep"}])
+
+
 def test_compare_shows_what_became_of_the_kernels():
     new = compiled_row(kernels_per_step=7)
     lines = report.compare([compiled_row()], [new]).splitlines()

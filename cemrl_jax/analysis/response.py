@@ -157,12 +157,12 @@ def changes(study: Study) -> tuple[str, Recording]:
 
 
 def recovered(recording: Recording) -> Recovery:
-    """Returns recovery after the changes of episodes in which nobody fell."""
-    whole = np.asarray(recording.alive).all(1)
+    """Returns recovery after the changes of episodes."""
     return recovery(
-        np.asarray(recording.belief.z)[whole],
-        np.asarray(recording.transitions.reward)[whole],
-        np.asarray(recording.changed)[whole],
+        np.asarray(recording.belief.z),
+        np.asarray(recording.transitions.reward),
+        np.asarray(recording.changed),
+        np.asarray(recording.alive),
     )
 
 

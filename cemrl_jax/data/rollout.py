@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from cemrl_jax.agents.base import Policy
+from cemrl_jax.agents.base import Belief, Policy
 from cemrl_jax.data.types import Transition
 from cemrl_jax.envs import EnvState, NonStationaryEnv, Task
 
@@ -19,10 +19,12 @@ class Episodes(struct.PyTreeNode):
       transitions: `[E, L]`, all finite. Where an environment broke, the transition is
         none: it leads nowhere, with an action and a reward of zero.
       broken: `[E, L]` bool, where one did.
+      belief: `[E, L]` what each step acted on; None unless it was asked for.
     """
 
     transitions: Transition
     broken: Array
+    belief: Belief | None = None
 
 
 class _Carry(struct.PyTreeNode):
@@ -40,6 +42,7 @@ def rollout(
     key: Array,
     num_steps: int,
     frozen: Array | bool = False,
+    believe: bool = False,
 ) -> Episodes:
     """Runs one episode of fixed length in each of E environments.
 
@@ -54,6 +57,7 @@ def rollout(
       key: the key is consumed.
       num_steps: L.
       frozen: `[E]` or `[]` bool, keep the first task whatever the schedule says.
+      believe: return beliefs as well.
 
     Returns:
       Transitions `[E, L]`, their tasks without the overrides of the model, and which
@@ -72,6 +76,7 @@ def rollout(
         key, number = inputs
         before = carry.env
         task = before.task if policy.sees_task else None
+        belief = policy.believe(carry.memory, task) if believe else None
         action = policy.act(carry.memory, before.obs, key, task)
         after = step_env(before, action, pool, frozen)
         data = transition(before, action, after)
@@ -84,7 +89,7 @@ def rollout(
             env=where_env(fallen, jax.vmap(env.restart)(after, start), after),
             memory=policy.restart(memory, fresh, fallen),
         )
-        return carry, Episodes(transitions=data, broken=after.broken)
+        return carry, Episodes(data, broken=after.broken, belief=belief)
 
     carry = _Carry(env=first, memory=fresh)
     inputs = (jax.random.split(key_steps, num_steps), jnp.arange(num_steps))

@@ -10,11 +10,12 @@ from flax import struct
 from jax import Array
 
 from cemrl_jax.agents.base import Policy
-from cemrl_jax.data.rollout import returns, rollout
+from cemrl_jax.data.rollout import Episodes, returns, rollout
 from cemrl_jax.data.types import Transition
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.envs.schedules import Stationary
 from cemrl_jax.evaluation.cases import CASES, Case
+from cemrl_jax.evaluation.inference import Trace, trace
 
 MakePolicy = Callable[[Any, Array], Policy]
 """`Algorithm.policy`."""
@@ -42,10 +43,12 @@ class Evaluation(struct.PyTreeNode):
     Attributes:
       returns: case -> `[N]` undiscounted return of each episode.
       transitions: case -> `[N, L]` the episodes themselves.
+      traces: case -> `[N, L]` what was inferred in them.
     """
 
     returns: dict[str, Array]
     transitions: dict[str, Transition]
+    traces: dict[str, Trace]
 
     @property
     def metrics(self) -> dict[str, Array]:
@@ -130,11 +133,12 @@ def run_plan(
     learner: Any,
     plan: Plan,
     key: Array,
-) -> Transition:
+) -> Episodes:
     """Returns the episodes of a plan, `[N, L]`; the key is consumed."""
     policy = make_policy(learner, plan.deterministic)
-    episodes = rollout(env, policy, plan.tasks, plan.pool, key, num_steps, plan.frozen)
-    return episodes.transitions
+    return rollout(
+        env, policy, plan.tasks, plan.pool, key, num_steps, plan.frozen, believe=True
+    )
 
 
 def make_evaluate(
@@ -160,19 +164,24 @@ def make_evaluate(
 
     def evaluate(learner: Any, pools: dict[str, Task], key: Array) -> Evaluation:
         plan, rows = make_plan(pools, env.schedule, num_episodes, cases)
-        transitions = run_plan(env, make_policy, num_steps, learner, plan, key)
-        return Evaluation(rows.split(returns(transitions)), rows.split(transitions))
+        episodes = run_plan(env, make_policy, num_steps, learner, plan, key)
+        return Evaluation(
+            returns=rows.split(returns(episodes.transitions)),
+            transitions=rows.split(episodes.transitions),
+            traces=rows.split(trace(episodes)),
+        )
 
     return evaluate
 
 
 def make_returns(
     env: NonStationaryEnv, make_policy: MakePolicy, num_steps: int
-) -> Callable[[Any, tuple[Plan, Array]], Array]:
-    """Returns `evaluate(learner, (plan, key))`, which gives the returns `[N]` only."""
+) -> Callable[[Any, tuple[Plan, Array]], tuple[Array, Trace]]:
+    """Returns `evaluate(learner, (plan, key))`, which gives returns `[N]`, traces."""
 
-    def evaluate(learner: Any, part: tuple[Plan, Array]) -> Array:
-        return returns(run_plan(env, make_policy, num_steps, learner, *part))
+    def evaluate(learner: Any, part: tuple[Plan, Array]) -> tuple[Array, Trace]:
+        episodes = run_plan(env, make_policy, num_steps, learner, *part)
+        return returns(episodes.transitions), trace(episodes)
 
     return evaluate
 

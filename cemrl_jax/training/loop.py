@@ -198,7 +198,11 @@ class Group:
         self._add_counts(rows)
         problems = self._find_failures(rows)
         live = [r for r, m in zip(rows, self._members) if m.failed is None] or rows
-        shown = {name: float(np.mean([row[name] for row in live])) for name in rows[0]}
+        shown = {
+            name: float(np.mean([row[name] for row in live if name in row]))
+            for row in live
+            for name in row
+        }
         for row, member in zip(rows, self._members):
             if member.failed in (None, self.epoch):
                 member.progress.row(row, shown)

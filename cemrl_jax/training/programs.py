@@ -11,7 +11,7 @@ import numpy as np
 from cemrl_jax.agents.algorithms import make_algorithm
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.envs import Task
-from cemrl_jax.evaluation import cases
+from cemrl_jax.evaluation import cases, inference
 from cemrl_jax.evaluation.evaluate import (
     Rows,
     evaluation_pools,
@@ -53,31 +53,62 @@ class Evaluator:
     One program serves all cases, as many at a time as the headline has.
 
     Attributes:
-      program: `(learner, share)` -> returns `[D, n]`, with several seeds `[D, N, n]`.
+      program: `(learner, share)` -> returns `[D, n]` and traces of the episodes, with
+        several seeds `[D, N, n]`.
       parts: the headline, and the other cases of a checkpoint's evaluation.
       num_seeds: N.
+      window_steps: T.
+      num_classes: K.
     """
 
     program: Program
     parts: tuple[Part, ...]
     num_seeds: int
+    window_steps: int
+    num_classes: int
 
     def __call__(
         self, learner: Any, complete: bool
     ) -> tuple[list[dict[str, float]], float]:
-        """Returns the mean return of each case for each seed, and seconds."""
+        """Returns the mean return of each case for each seed, and seconds.
+
+        Args:
+          learner: of all seeds.
+          complete: evaluate all cases, and say how tasks are inferred: see
+            `cemrl_jax.evaluation.inference`.
+        """
         results: list[dict[str, float]] = [{} for _ in range(self.num_seeds)]
         total_seconds = 0.0
         for part in self.parts if complete else self.parts[:1]:
-            values, seconds = self.program(learner, part.share)
+            (values, traces), seconds = self.program(learner, part.share)
             total_seconds += seconds
-            if self.num_seeds > 1:
-                values = jnp.swapaxes(values, 1, 2)
-            values = parallel.collect_rows(values, part.total).reshape(part.total, -1)
+            values = self._rows(values, part)
             for number, result in enumerate(results):
                 split = part.rows.split(values[:, number])
                 result |= {name: float(np.mean(x)) for name, x in split.items()}
+            if complete and inference.CASE in part.rows.cases:
+                for result, metrics in zip(results, self._inference(traces, part)):
+                    result |= metrics
         return results, total_seconds
+
+    def _inference(self, traces: Any, part: Part) -> list[dict[str, float]]:
+        """Returns for each seed how tasks are inferred."""
+        rows = jax.tree.map(lambda leaf: self._rows(leaf, part), traces)
+        seen = part.rows.split(rows)[inference.CASE.metric]
+        return [
+            inference.metrics(
+                jax.tree.map(lambda leaf, number=number: leaf[:, number], seen),
+                self.window_steps,
+                self.num_classes,
+            )
+            for number in range(self.num_seeds)
+        ]
+
+    def _rows(self, values: Any, part: Part) -> np.ndarray:
+        """Returns what the program gave of each episode and seed, `[n, N, ...]`."""
+        if self.num_seeds == 1:
+            return parallel.collect_rows(values, part.total)[:, None]
+        return parallel.collect_rows(jnp.swapaxes(values, 1, 2), part.total)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +193,13 @@ def compile_programs(
     calls_host = config.env.resolved_engine == "mujoco"
     quickly = ("collect", "evaluate") if calls_host else ()
     programs = compile_all(lower, say, quickly)
-    evaluate = Evaluator(programs.pop("evaluate"), parts, num_seeds)
+    evaluate = Evaluator(
+        programs.pop("evaluate"),
+        parts,
+        num_seeds,
+        config.encoder.window_steps,
+        config.encoder.num_classes,
+    )
     own = state.num_bytes([start.worker, *(part.share for part in parts)])
     resident = state.num_bytes(start.learner) + own // parallel.num_local_devices()
     return Programs(programs, evaluate, resident)

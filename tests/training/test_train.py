@@ -122,6 +122,9 @@ def test_a_row_is_written_for_the_start_and_for_each_epoch(finished):
         assert all(np.isfinite(float(row[case.metric])) for row in rows)
     for case in cases.complete(schedule):
         assert all(np.isfinite(float(row[case.metric])) for row in saved)
+    accuracy = [row["inference/class_accuracy"] for row in rows]
+    assert [bool(text) for text in accuracy] == [True, False, False, True]
+    assert all(0 <= float(text) <= 1 for text in accuracy if text)
 
 
 def test_every_number_of_a_run_is_finite(finished):

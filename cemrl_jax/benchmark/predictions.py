@@ -93,7 +93,7 @@ def table(rows: list[Row]) -> str:
             for field, form in columns.values()
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    return PREDICTION + "\n\n" + "\n".join(lines)
+    return "\n".join(lines)
 
 
 def only_compiled(rows: list[Row]) -> list[Row]:

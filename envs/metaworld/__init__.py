@@ -1,0 +1,1 @@
+"""Meta-World: a robot arm that manipulates objects, and its rewards."""

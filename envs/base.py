@@ -172,6 +172,7 @@ class TaskDistribution(Protocol):
 
     * `num_base_tasks`: how many base tasks there are, 1 if it is not there;
     * `base_names`: their names, for success rates;
+    * `num_train_bases`: how many of them, the first, are in pools of `sample`;
     * `extrapolate(key, num_tasks)`: a pool from outside the range of `sample`, or a
       `ValueError` if nothing is outside;
     * `bind(robot)`: returns the distribution for a robot, for tasks that change the

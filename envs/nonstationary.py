@@ -63,8 +63,13 @@ class NonStationaryEnv:
 
     @property
     def base_names(self) -> tuple[str, ...]:
-        """Names of the base tasks that success rates are told of; none without."""
+        """Names of the base tasks, for success rates; none where they have no names."""
         return getattr(self.distribution, "base_names", ())
+
+    @property
+    def train_names(self) -> tuple[str, ...]:
+        """The first of `base_names`: those of the pools that training draws from."""
+        return self.base_names[: getattr(self.distribution, "num_train_bases", None)]
 
     def reset(self, key: Array, task: Task) -> EnvState:
         """Starts an episode with `task`; the key is consumed."""

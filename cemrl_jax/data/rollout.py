@@ -19,10 +19,12 @@ class Episodes(struct.PyTreeNode):
       transitions: `[E, L]`, all finite. Where an environment broke, the transition is
         none: it leads nowhere, with an action and a reward of zero.
       broken: `[E, L]` bool, where one did.
+      success: `[E, L]` bool, steps that solved their task; None if the world has none.
     """
 
     transitions: Transition
     broken: Array
+    success: Array | None
 
 
 class _Carry(struct.PyTreeNode):
@@ -84,7 +86,7 @@ def rollout(
             env=where_env(fallen, jax.vmap(env.restart)(after, start), after),
             memory=policy.restart(memory, fresh, fallen),
         )
-        return carry, Episodes(transitions=data, broken=after.broken)
+        return carry, Episodes(data, broken=after.broken, success=after.success)
 
     carry = _Carry(env=first, memory=fresh)
     inputs = (jax.random.split(key_steps, num_steps), jnp.arange(num_steps))

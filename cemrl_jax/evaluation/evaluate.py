@@ -10,7 +10,8 @@ from flax import struct
 from jax import Array
 
 from cemrl_jax.agents.base import Policy
-from cemrl_jax.data.rollout import returns, rollout
+from cemrl_jax.data.rollout import Episodes, returns, rollout
+from cemrl_jax.data.success import tally
 from cemrl_jax.data.types import Transition
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.envs.schedules import Stationary
@@ -42,15 +43,30 @@ class Evaluation(struct.PyTreeNode):
     Attributes:
       returns: case -> `[N]` undiscounted return of each episode.
       transitions: case -> `[N, L]` the episodes themselves.
+      counts: case -> `[N, 2, K]` tasks and solved tasks, see `success.tally`; None in
+        a world without success.
     """
 
     returns: dict[str, Array]
     transitions: dict[str, Transition]
+    counts: dict[str, Array] | None
 
     @property
     def metrics(self) -> dict[str, Array]:
         """Case -> mean return."""
         return {name: values.mean() for name, values in self.returns.items()}
+
+
+class Scores(struct.PyTreeNode):
+    """What is kept of episodes `[N]` when the episodes are not.
+
+    Attributes:
+      returns: `[N]` undiscounted return.
+      counts: `[N, 2, K]`, see `Evaluation`.
+    """
+
+    returns: Array
+    counts: Array | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,16 +91,18 @@ class Rows:
         """The cases that have episodes of their own, in the plan's order."""
         return tuple(dict.fromkeys(self._runs_as(case) for case in self.cases))
 
-    def split(self, values: Any) -> dict[str, Any]:
-        """Returns the metric of each case -> its rows of `[N, ...]` arrays."""
+    def by_case(self, values: Any) -> dict[Case, Any]:
+        """Returns each case -> its rows of `[N, ...]` arrays."""
         result = {}
         for case in self.cases:
             number = self.run.index(self._runs_as(case))
             rows = slice(number * self.size, (number + 1) * self.size)
-            result[case.metric] = jax.tree.map(
-                lambda leaf, rows=rows: leaf[rows], values
-            )
+            result[case] = jax.tree.map(lambda leaf, rows=rows: leaf[rows], values)
         return result
+
+    def split(self, values: Any) -> dict[str, Any]:
+        """Returns the metric of each case -> its rows of `[N, ...]` arrays."""
+        return {case.metric: own for case, own in self.by_case(values).items()}
 
     def _runs_as(self, case: Case) -> Case:
         return dataclasses.replace(case, protocol="fixed") if self.stationary else case
@@ -130,11 +148,16 @@ def run_plan(
     learner: Any,
     plan: Plan,
     key: Array,
-) -> Transition:
+) -> Episodes:
     """Returns the episodes of a plan, `[N, L]`; the key is consumed."""
     policy = make_policy(learner, plan.deterministic)
-    episodes = rollout(env, policy, plan.tasks, plan.pool, key, num_steps, plan.frozen)
-    return episodes.transitions
+    return rollout(env, policy, plan.tasks, plan.pool, key, num_steps, plan.frozen)
+
+
+def score(env: NonStationaryEnv, episodes: Episodes) -> Scores:
+    """Returns what episodes are worth."""
+    counts = tally(episodes, len(env.base_names))
+    return Scores(returns(episodes.transitions), counts)
 
 
 def make_evaluate(
@@ -160,19 +183,24 @@ def make_evaluate(
 
     def evaluate(learner: Any, pools: dict[str, Task], key: Array) -> Evaluation:
         plan, rows = make_plan(pools, env.schedule, num_episodes, cases)
-        transitions = run_plan(env, make_policy, num_steps, learner, plan, key)
-        return Evaluation(rows.split(returns(transitions)), rows.split(transitions))
+        episodes = run_plan(env, make_policy, num_steps, learner, plan, key)
+        scores = score(env, episodes)
+        return Evaluation(
+            rows.split(scores.returns),
+            rows.split(episodes.transitions),
+            None if scores.counts is None else rows.split(scores.counts),
+        )
 
     return evaluate
 
 
-def make_returns(
+def make_scores(
     env: NonStationaryEnv, make_policy: MakePolicy, num_steps: int
-) -> Callable[[Any, tuple[Plan, Array]], Array]:
-    """Returns `evaluate(learner, (plan, key))`, which gives the returns `[N]` only."""
+) -> Callable[[Any, tuple[Plan, Array]], Scores]:
+    """Returns `evaluate(learner, (plan, key))`, which gives scores `[N]` only."""
 
-    def evaluate(learner: Any, part: tuple[Plan, Array]) -> Array:
-        return returns(run_plan(env, make_policy, num_steps, learner, *part))
+    def evaluate(learner: Any, part: tuple[Plan, Array]) -> Scores:
+        return score(env, run_plan(env, make_policy, num_steps, learner, *part))
 
     return evaluate
 

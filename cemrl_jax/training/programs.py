@@ -1,6 +1,7 @@
 """Everything that a run executes, compiled from shapes before anything is made."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,13 +11,15 @@ import numpy as np
 
 from cemrl_jax.agents.algorithms import make_algorithm
 from cemrl_jax.config import Config, ConfigError
+from cemrl_jax.data import success
 from cemrl_jax.envs import Task
 from cemrl_jax.evaluation import cases
 from cemrl_jax.evaluation.evaluate import (
     Rows,
+    Scores,
     evaluation_pools,
     make_plan,
-    make_returns,
+    make_scores,
 )
 from cemrl_jax.runtime import parallel
 from cemrl_jax.runtime.programs import Program, compile_all
@@ -53,31 +56,50 @@ class Evaluator:
     One program serves all cases, as many at a time as the headline has.
 
     Attributes:
-      program: `(learner, share)` -> returns `[D, n]`, with several seeds `[D, N, n]`.
+      program: `(learner, share)` -> scores `[D, n]`, with several seeds `[D, N, n]`.
       parts: the headline, and the other cases of a checkpoint's evaluation.
       num_seeds: N.
+      base_names: names of the base tasks, see `NonStationaryEnv`.
     """
 
     program: Program
     parts: tuple[Part, ...]
     num_seeds: int
+    base_names: tuple[str, ...] = ()
 
     def __call__(
         self, learner: Any, complete: bool
     ) -> tuple[list[dict[str, float]], float]:
-        """Returns the mean return of each case for each seed, and seconds."""
+        """Returns mean returns and success rates of each case by seed, and seconds."""
         results: list[dict[str, float]] = [{} for _ in range(self.num_seeds)]
         total_seconds = 0.0
         for part in self.parts if complete else self.parts[:1]:
             values, seconds = self.program(learner, part.share)
             total_seconds += seconds
-            if self.num_seeds > 1:
-                values = jnp.swapaxes(values, 1, 2)
-            values = parallel.collect_rows(values, part.total).reshape(part.total, -1)
+            scores = jax.tree.map(functools.partial(self._rows, part), values)
             for number, result in enumerate(results):
-                split = part.rows.split(values[:, number])
-                result |= {name: float(np.mean(x)) for name, x in split.items()}
+                own = jax.tree.map(lambda x, number=number: x[:, number], scores)
+                for case, split in part.rows.by_case(own).items():
+                    result |= self._metrics(case, split)
         return results, total_seconds
+
+    def _rows(self, part: Part, values: Any) -> np.ndarray:
+        """Returns `[total, N, ...]` on every process."""
+        if self.num_seeds > 1:
+            values = jnp.swapaxes(values, 1, 2)
+        rows = parallel.collect_rows(values, part.total)
+        return rows if self.num_seeds > 1 else rows[:, None]
+
+    def _metrics(self, case: cases.Case, scores: Scores) -> dict[str, float]:
+        """Returns the numbers of a case; no rate of a base task without episodes."""
+        metrics = {case.metric: float(np.mean(scores.returns))}
+        if scores.counts is not None:
+            counts = np.asarray(scores.counts).sum(0)
+            there = counts[0] > 0
+            names = [name for name, on in zip(self.base_names, there) if on]
+            found = success.rates(counts[:, there], names)
+            metrics |= {case.prefix + name: float(x) for name, x in found.items()}
+        return metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +176,7 @@ def compile_programs(
         lower[name] = lambda mapped=mapped: parallel.lower(
             mapped, start.learner, start.worker
         )
-    function = make_returns(env, algorithm.policy, config.rollout.num_steps)
+    function = make_scores(env, algorithm.policy, config.rollout.num_steps)
     mapped = parallel.spread(seeds.for_seeds(function, num_seeds))
     parts = evaluation_parts(config, numbers, pools)
     lower["evaluate"] = lambda: parallel.lower(mapped, start.learner, parts[0].share)
@@ -162,7 +184,7 @@ def compile_programs(
     calls_host = config.env.resolved_engine == "mujoco"
     quickly = ("collect", "evaluate") if calls_host else ()
     programs = compile_all(lower, say, quickly)
-    evaluate = Evaluator(programs.pop("evaluate"), parts, num_seeds)
+    evaluate = Evaluator(programs.pop("evaluate"), parts, num_seeds, env.base_names)
     own = state.num_bytes([start.worker, *(part.share for part in parts)])
     resident = state.num_bytes(start.learner) + own // parallel.num_local_devices()
     return Programs(programs, evaluate, resident)

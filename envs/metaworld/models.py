@@ -122,20 +122,18 @@ class SawyerFile(ModelFile):
         return model
 
     def edit_for_mjx(self, spec: mujoco.MjSpec) -> None:
-        """Gives cylinders that meet boxes a prism to do so, tables a plane on top."""
-        prisms: dict[str, str] = {}
+        """Gives cylinders that meet boxes a prism to do so, tables a plane on top.
+
+        MJX knows no margin of meshes, so the prism is larger by the pair's margin.
+        """
         for pair in spec.pairs:
-            first, second = (spec.geom(x) for x in (pair.geomname1, pair.geomname2))
-            for own, other in ((first, second), (second, first)):
-                if _is(own, "box") and own.parent.name == TABLE:
-                    _flatten(own)
-                if _is(own, "cylinder") and not _is(other, "plane"):
-                    name = prisms.get(own.name) or _add_prism(spec, own)
-                    prisms[own.name] = name
-                    if pair.geomname1 == own.name:
-                        pair.geomname1 = name
-                    else:
-                        pair.geomname2 = name
+            for side, other in (("geomname1", "geomname2"), ("geomname2", "geomname1")):
+                geom, met = (spec.geom(getattr(pair, x)) for x in (side, other))
+                if _is(geom, "box") and geom.parent.name == TABLE:
+                    _flatten(geom)
+                if _is(geom, "cylinder") and not _is(met, "plane"):
+                    setattr(pair, side, _add_prism(spec, geom, pair.margin))
+                    pair.margin = 0
 
 
 def _is(geom: Any, kind: str) -> bool:
@@ -188,17 +186,19 @@ def _flatten(geom: Any) -> None:
     geom.size = [*geom.size[:2], 1.0]
 
 
-def _add_prism(spec: mujoco.MjSpec, cylinder: Any) -> str:
-    """Adds a prism without mass as large as a cylinder to its body; returns its name.
+def _add_prism(spec: mujoco.MjSpec, cylinder: Any, margin: float) -> str:
+    """Adds a prism without mass in place of a cylinder; returns its name.
 
-    Its base has the area of the circle.
+    Its base has the area of the circle, and it is larger by a margin all around.
     """
-    radius, half = cylinder.size[:2]
+    name = f"{cylinder.name} prism {margin}"
+    if spec.geom(name) is not None:
+        return name
+    radius, half = cylinder.size[:2] + margin
     radius *= math.sqrt(2 * math.pi / SIDES / math.sin(2 * math.pi / SIDES))
     angle = 2 * math.pi * np.arange(SIDES) / SIDES
     circle = radius * np.stack([np.cos(angle), np.sin(angle)], 1)
     ends = [np.column_stack([circle, np.full(SIDES, z)]) for z in (-half, half)]
-    name = f"{cylinder.name} prism"
     spec.add_mesh(name=name, uservert=np.concatenate(ends).ravel())
     cylinder.parent.add_geom(
         name=name,

@@ -39,6 +39,11 @@ class Manipulation:
         """Names of the base tasks."""
         return (*self.names, *self.test_names)
 
+    @property
+    def num_train_bases(self) -> int:
+        """All but those for tests."""
+        return len(self.names)
+
     def bind(self, robot: Any) -> "Manipulation":
         """Returns this distribution, which is for robots that know these tasks.
 

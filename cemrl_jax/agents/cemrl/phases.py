@@ -15,7 +15,7 @@ from cemrl_jax.agents.cemrl import losses
 from cemrl_jax.agents.cemrl.agent import Agent
 from cemrl_jax.agents.cemrl.types import TRAINED, Batch, LearnerState
 from cemrl_jax.config import Config
-from cemrl_jax.data import normalizer, replay
+from cemrl_jax.data import normalizer, replay, success
 from cemrl_jax.data.rollout import deal_tasks, returns, rollout, without_broken
 from cemrl_jax.data.types import Metrics, Params, ReplayState, WorkerState
 from cemrl_jax.envs import NonStationaryEnv
@@ -82,8 +82,15 @@ def make_collect(
             "collect/return": returns(transitions).mean(),
             "collect/falls": transitions.terminated.sum(1).mean(),
         }
-        broken = parallel.total(episodes.broken.any(1).sum().astype(jnp.float32))
-        return learner, worker, parallel.average(metrics) | {"collect/broken": broken}
+        metrics = parallel.average(metrics)
+        broken = episodes.broken.any(1).sum().astype(jnp.float32)
+        metrics["collect/broken"] = parallel.total(broken)
+        names = env.train_names
+        counts = success.tally(episodes, len(names))
+        if counts is not None:
+            found = success.rates(parallel.total(counts.sum(0)), names)
+            metrics |= {f"collect/{name}": value for name, value in found.items()}
+        return learner, worker, metrics
 
     return collect
 

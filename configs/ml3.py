@@ -6,7 +6,7 @@ from cemrl_jax.envs.schedules import Timed
 
 
 def get_config() -> Config:
-    """Each task lasts 100 steps at least; the next has another place, or is another one.
+    """Each task lasts 100 steps at least; then comes another place or another task.
 
     The original's ML3 changes at episodes' ends only.
     """

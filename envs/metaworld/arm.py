@@ -18,7 +18,7 @@ from cemrl_jax.envs.engines.simulated import Simulated
 from cemrl_jax.envs.metaworld import models, observations, rewards, scene
 from cemrl_jax.envs.metaworld.scene import SOURCES, Place, Scene, Source, Start
 from cemrl_jax.envs.metaworld.starts import poses
-from cemrl_jax.envs.metaworld.vectors import NAMES
+from cemrl_jax.envs.metaworld.vectors import FIRST_KIND, NAMES
 
 STEP = 0.01
 """How far an action of 1 moves the mocap body along an axis, m."""
@@ -38,6 +38,11 @@ class Workplace(struct.PyTreeNode):
     body: PhysicsState
     fixture: Array
     previous: Array
+
+    @property
+    def qpos(self) -> Array:
+        """Positions of the joints `[nq]`, m and rad."""
+        return self.body.qpos
 
 
 @dataclasses.dataclass
@@ -171,7 +176,7 @@ class Sawyer(Simulated):
         numbers = np.zeros(len(NAMES), np.int32)
         for number, name in enumerate(self.structure.names):
             numbers[NAMES.index(name)] = number
-        return jnp.array(numbers)[task.kind]
+        return jnp.array(numbers)[task.kind - FIRST_KIND]
 
     def _placed(self, qpos: Array, start: Array) -> Array:
         """Returns joints `[nq]` with the object at `start` `[3]`, if it lies about."""

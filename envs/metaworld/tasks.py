@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from cemrl_jax.envs.base import Task
-from cemrl_jax.envs.metaworld.vectors import NAMES, VECTORS
+from cemrl_jax.envs.metaworld.vectors import FIRST_KIND, NAMES, VECTORS
 from cemrl_jax.envs.tasks.pools import draw_from
 
 
@@ -100,7 +100,7 @@ def _draw(key: Array, num_tasks: int, names: tuple[str, ...], first: int) -> Tas
     base = number % len(names)
     keys = jax.random.split(key, num_tasks)
     drawn = jnp.stack([jax.vmap(VECTORS[name].draw)(keys) for name in names])
-    kinds = jnp.array([NAMES.index(name) for name in names], jnp.int32)
+    kinds = jnp.array([FIRST_KIND + NAMES.index(x) for x in names], jnp.int32)
     return Task(
         kind=kinds[base],
         base=(first + base).astype(jnp.int32),

@@ -161,4 +161,6 @@ VECTORS: dict[str, Vector] = {
 """Task -> its random vector."""
 
 NAMES = tuple(VECTORS)
-"""All tasks, those of ML10 in its order; `Task.kind` is the place in here."""
+"""All tasks, those of ML10 in its order."""
+FIRST_KIND = 100
+"""`Task.kind` of the first of them; the smaller ones are rewards of locomotion."""

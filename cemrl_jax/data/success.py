@@ -28,8 +28,8 @@ def tally(episodes: Episodes, num_bases: int) -> Array | None:
     if episodes.success is None:
         return None
     task, step = episodes.transitions.task, episodes.transitions.step
-    begins = (step == 0).at[:, 0].set(True) | _differs(task)
-    number = jnp.arange(begins.shape[1])
+    number = jnp.arange(step.shape[1])
+    begins = (number == 0) | (step == 0) | _differs(task)
     begun = jax.lax.cummax(jnp.where(begins, number, 0), axis=1)
     solved = jax.lax.cummax(jnp.where(episodes.success, number, -1), axis=1) >= begun
     ends = jnp.roll(begins, -1, axis=1).at[:, -1].set(True)

@@ -70,7 +70,7 @@ class MjxSimulator(Simulator):
             return self._state(state, data)
 
     def _model(self, overrides: dict[str, Array]) -> mjx.Model:
-        model = self.mjx_model
+        model: Any = self.mjx_model
         return model.tree_replace(dict(overrides)) if overrides else model
 
     def _data(self, state: PhysicsState) -> mjx.Data:

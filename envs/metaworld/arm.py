@@ -157,7 +157,11 @@ class Sawyer(Simulated):
         return jnp.bool_(False)
 
     def validate(self) -> list[str]:
-        """Returns what is wrong with the settings: there are none."""
+        """Returns what is wrong: there are no settings, but files may be missing."""
+        try:
+            models.assets()
+        except ValueError as error:
+            return [str(error)]
         return []
 
     @functools.cached_property
@@ -208,13 +212,13 @@ class Sawyer(Simulated):
         placed, start, target = jnp.split(task.spec, 3)
         moved = physics.fixture - placed
         right, left = (place(Place(scene.BODY, name)) for name in scene.CLAWS)
-        tcp = sum(place(Place(scene.SITE, name)) for name in scene.FINGERS) / 2
+        tips = jnp.stack([place(Place(scene.SITE, name)) for name in scene.FINGERS])
         things = [read.thing(body, SOURCES[name]) for name in self.structure.names]
         seen = jax.tree.map(lambda *x: jnp.stack(x)[kind], *_same_shapes(things))
         return Scene(
             hand=place(Place(scene.BODY, scene.HAND)),
             opening=observations.opening(right, left),
-            tcp=tcp,
+            tcp=tips.mean(0),
             pads=jnp.stack([place(Place(scene.BODY, name)) for name in scene.PADS]),
             action=action,
             start=Start(

@@ -1,6 +1,7 @@
 """The physical models of Meta-World, edited in memory for MuJoCo 4 and for MJX.
 
-Files and meshes are those of the installed metaworld package (extra "metaworld").
+Files and meshes are those of the installed metaworld package, of which nothing else
+is used.
 """
 # mujoco comes without type stubs:
 # pyright: reportAttributeAccessIssue=false
@@ -19,6 +20,10 @@ import numpy as np
 
 from cemrl_jax.envs.engines import ModelFile
 
+MISSING = (
+    "name='sawyer' needs the model files of Meta-World: pip install --no-deps"
+    " metaworld==3.1.1 (its dependencies pin an older mujoco)"
+)
 CLAWS = ("leftclaw", "leftpad", "rightclaw", "rightpad")
 """Bodies of the fingers."""
 TABLE = "tablelink"
@@ -88,10 +93,7 @@ def assets() -> pathlib.Path:
     """
     found = importlib.util.find_spec("metaworld")
     if found is None or found.origin is None:
-        raise ValueError(
-            "robot 'sawyer' needs the model files of Meta-World: pip install --no-deps"
-            " 'metaworld==3.1.1' (without its dependencies, which pin an older mujoco)"
-        )
+        raise ValueError(MISSING)
     return pathlib.Path(found.origin).parent / "assets"
 
 
@@ -160,7 +162,7 @@ def _make_pairs(
         geom.contype = geom.conaffinity = 0
 
 
-def _contact(model: mujoco.MjModel, first: int, second: int) -> dict[str, Any]:
+def _contact(model: mujoco.MjModel, first: Any, second: Any) -> dict[str, Any]:
     """Returns the parameters of the contact of two geoms of one priority.
 
     The margin is the larger of the two, as MuJoCo took it up to 3.3.

@@ -9,6 +9,7 @@ import functools
 import importlib.util
 import os
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +66,8 @@ def one_step_errors(name, engine):
     """Distances `[2, N]` of hand and object from where the package has them, m."""
     env, data = environment(name, engine), recording(name)
     tasks = task_of(env, name, data["random_vector"][data["episode"]])
-    model = env.robot.simulator.model
+    robot: Any = env.robot
+    model = robot.simulator.model
     sizes = np.cumsum([model.nq, model.nv, model.nv])
     qpos, qvel, warmstart, mocap = np.split(np.float32(data["state"]), sizes, 1)
 

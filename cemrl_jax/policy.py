@@ -14,7 +14,6 @@ from cemrl_jax.analysis.restore import Restored, restore
 from cemrl_jax.config import ConfigError
 from cemrl_jax.data.types import Transition
 from cemrl_jax.envs import Task
-from cemrl_jax.evaluation.record import belief
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """What an exported policy is lowered for."""
@@ -42,7 +41,7 @@ class Policy:
         self.restored = restored
         self._function, self._start = step_function(restored)
         self._step = jax.jit(self._function)
-        self.z = np.zeros(restored.agent.latent_size, np.float32)
+        self.z = np.zeros(restored.agent.context_size, np.float32)
         self.probs = np.zeros(restored.agent.num_classes, np.float32)
         self.reset()
 
@@ -119,9 +118,17 @@ def step_function(restored: Restored) -> tuple[Any, list[Array]]:
     Returns:
       `step(state, obs, reward) -> (action, z, probs, state)`, where the state is a list
       of arrays: the window, the last observation and action, and whether there is one.
+
+    Raises:
+      ConfigError: the policy acts on the true task.
     """
     agent = restored.agent
     policy = agent.policy(restored.learner, deterministic=True)
+    if policy.sees_task:
+        raise ConfigError(
+            f"sac.context={restored.config.sac.context!r} needs the true task, which no"
+            " loop but its own can tell; load a run with sac.context='inferred'"
+        )
     empty, structure = jax.tree.flatten(policy.start(1))
 
     def step(state: list[Array], obs: Array, reward: Array) -> tuple[Any, ...]:
@@ -133,8 +140,8 @@ def step_function(restored: Restored) -> tuple[Any, list[Array]]:
             window = jax.tree.map(
                 lambda new, old: jnp.where(started > 0, new, old), seen, window
             )
-            believed = belief(policy.infer(window))
-            action = policy.act(window, obs[None], jax.random.key(0))[0]
+            believed = policy.believe(window, None)
+            action = policy.act(window, obs[None], jax.random.key(0), None)[0]
         after = [*jax.tree.leaves(window), obs, action, jnp.ones_like(started)]
         return action, believed.z[0], believed.probs[0], after
 

@@ -14,7 +14,8 @@ def scripted_policy(name):
     """Returns the package's policy of a task, which acts on an observation `[39]`."""
     if "metaworld" not in sys.modules:
         found = importlib.util.find_spec("metaworld")
-        assert found and found.origin
+        assert found
+        assert found.origin
         package = types.ModuleType("metaworld")
         package.__spec__ = found
         package.__path__ = [str(pathlib.Path(found.origin).parent)]

@@ -7,11 +7,9 @@ earns minus the mean goal speed at each step, about -50.
 
 from typing import Any
 
-import jax.numpy as jnp
 import pytest
 from helpers import preset, read_rows, run_training, use_devices
 
-from cemrl_jax.agents.cemrl import losses
 from cemrl_jax.config import Config
 from cemrl_jax.envs.schedules import Location, Stationary, Timed
 
@@ -79,11 +77,16 @@ def test_the_encoder_finds_the_task_from_segments(schedule, independent, tmp_pat
     assert min(last_returns(config, tmp_path / "run")) > THRESHOLD
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_who_is_told_the_task_solves_it(schedule, tmp_path):
+    config = learning_config("shared_y", schedule, 0)
+    config.sac.context = "oracle"
+    assert min(last_returns(config, tmp_path / "run")) > THRESHOLD
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_without_z_the_task_cannot_be_solved(schedule, seed, monkeypatch, tmp_path):
-    """The same training with z forced to 0, when acting and when training."""
-    infer = losses.infer_task
-    monkeypatch.setattr(losses, "infer_task", lambda p: jnp.zeros_like(infer(p)))
+def test_who_is_told_nothing_cannot_solve_the_task(schedule, seed, tmp_path):
     config = learning_config("shared_y", schedule, seed)
+    config.sac.context = "blind"
     assert max(last_returns(config, tmp_path / "run")) < THRESHOLD

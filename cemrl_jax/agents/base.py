@@ -7,6 +7,7 @@ and advances it in phases. The host loop, checkpoints and evaluation know no mor
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from flax import struct
 from jax import Array
 
 from cemrl_jax.data.types import Metrics, Transition, WorkerState
@@ -14,6 +15,22 @@ from cemrl_jax.envs import NonStationaryEnv, Task
 
 Phase = Callable[[Any, WorkerState], tuple[Any, WorkerState, Metrics]]
 """A part of an epoch on one device: `phase(learner, worker)` -> both, and metrics."""
+
+
+class Belief(struct.PyTreeNode):
+    """What an agent believes about the task when it acts.
+
+    Attributes:
+      z: `[..., Z]` the task that the policy acts on.
+      z_std: `[..., Z]` its scale, of the classes that z is made of.
+      probs: `[..., K]` class probabilities.
+      inferred: `[...]` int32 the class.
+    """
+
+    z: Array
+    z_std: Array
+    probs: Array
+    inferred: Array
 
 
 class Policy(Protocol):
@@ -34,6 +51,10 @@ class Policy(Protocol):
 
     def observe(self, memory: Any, transition: Transition, /) -> Any:
         """Returns the memory after transitions `[E]`."""
+        ...
+
+    def believe(self, memory: Any, task: Task | None, /) -> Belief:
+        """Returns what it believes about the tasks `[E]`, for analysis."""
         ...
 
     def restart(self, memory: Any, fresh: Any, restarted: Array, /) -> Any:

@@ -228,7 +228,7 @@ def time(runs: list[RunFiles]) -> Part | None:
         left.bar(epochs, seconds, 1.0, base, color=colour, label=label, linewidth=0)
         base += seconds
         totals.append((label, float(seconds.sum()), "s in total"))
-    left.set(xlabel="epoch", ylabel="s")
+    left.set(xlabel="epoch", ylabel="s per epoch")
     style.legend_above(left, 5)
     _rates(right, run, totals)
     compiled = compile_seconds(run)
@@ -259,12 +259,14 @@ def _rates(axes: Any, run: RunFiles, totals: list[tuple[Any, ...]]) -> None:
 
 
 LOSSES = {
-    "losses": ("elbo/loss", "sac/critic_loss", "sac/actor_loss"),
+    "ELBO's loss": ("elbo/loss",),
     "prediction": ("elbo/state_error", "elbo/reward_error", "elbo/state_weight"),
     "KL divergence": ("elbo/kl_z", "elbo/kl_y"),
+    "scale of the posterior": ("elbo/posterior_std",),
+    "critic's loss": ("sac/critic_loss",),
+    "actor's loss": ("sac/actor_loss",),
     "values": ("sac/value", "sac/target"),
     "entropy and temperature": ("sac/entropy", "sac/temperature"),
-    "posterior scale": ("elbo/z_std", "elbo/posterior_std"),
     "falls and broken": ("collect/falls", "collect/broken", "train/skipped"),
 }
 """Panel -> columns of progress.csv; those that a run does not have are left out."""
@@ -294,9 +296,13 @@ def losses(runs: list[RunFiles]) -> Part | None:
                     linewidth=1,
                     label=name.split("/")[1].replace("_", " ") if not count else None,
                 )
-        axes.set_yscale("symlog" if title == "losses" else "linear")
-        axes.set_title(title, loc="left", color=style.GREY, y=1.12)
-        style.legend_above(axes, 3)
+        if title == "critic's loss":
+            axes.set_yscale("log")
+            style.powers(axes, "{:g}".format)
+        above = 1.12 if len(names) > 1 else 1.0
+        axes.set_title(title, loc="left", color=style.GREY, y=above)
+        if len(names) > 1:
+            style.legend_above(axes, 3, narrow=True)
     for axes in grid.flat[len(panels) :]:
         axes.remove()
     for axes in grid.flat[max(len(panels) - 3, 0) : len(panels)]:

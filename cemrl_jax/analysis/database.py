@@ -228,7 +228,7 @@ def _now() -> str:
 
 
 def _metrics(row: dict[str, float]) -> dict[str, float]:
-    names = ("test/", "train/", "extrapolate/", "recovery/")
+    names = ("test/", "train/", "extrapolate/", "recovery/", "inference/")
     return {name: float(x) for name, x in row.items() if name.startswith(names)}
 
 

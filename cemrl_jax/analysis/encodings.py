@@ -7,6 +7,7 @@ import numpy as np
 from cemrl_jax.analysis import describe, style
 from cemrl_jax.analysis.figures import Part, Table
 from cemrl_jax.analysis.recordings import Study
+from cemrl_jax.evaluation import statistics
 from cemrl_jax.evaluation.record import Recording
 from cemrl_jax.evaluation.statistics import class_accuracy, confusion, r_squared
 
@@ -22,11 +23,8 @@ def parts(study: Study) -> list[Part]:
 
 def settled(study: Study, recording: Recording) -> np.ndarray:
     """Returns which steps `[E, L]` have a window full of the task in force."""
-    window = study.config.encoder.window_steps
-    changed = np.asarray(recording.changed)
-    steps = np.arange(changed.shape[1])
-    last = np.maximum.accumulate(np.where(changed, steps, 0), 1)
-    return np.asarray(recording.alive) & (steps - last >= window)
+    changed, alive = np.asarray(recording.changed), np.asarray(recording.alive)
+    return statistics.settled(changed, alive, study.config.encoder.window_steps)
 
 
 def task_values(study: Study, recording: Recording) -> list[describe.Parameter]:

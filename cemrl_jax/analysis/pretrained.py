@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.agents.cemrl.agent import make_agent
+from cemrl_jax.agents.cemrl.agent import agent_for
 from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.config import ConfigError
 from cemrl_jax.data import task_pools
@@ -39,7 +39,7 @@ def pack(run: pathlib.Path, target: pathlib.Path, checkpoint: str = "best") -> i
     """
     config = config_lib.load(run / "config.json")
     env = config.env.make()
-    agent = make_agent(config, env.obs_size, env.action_size)
+    agent = agent_for(config, env)
     like = jax.eval_shape(agent.init, jax.random.key(0))
     with Checkpoints(run / "checkpoints", read_only=True) as saved:
         names = {"best": saved.best, "latest": saved.latest}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,14 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.agents.cemrl.agent import Agent, make_agent
+from cemrl_jax.agents.cemrl.agent import Agent, agent_for
 from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.analysis import pretrained
 from cemrl_jax.analysis.load import RunFiles
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.envs import NonStationaryEnv, Schedule, Task
 from cemrl_jax.envs.base import ELAPSED, SELECT
-from cemrl_jax.envs.schedules import Stationary
 from cemrl_jax.evaluation.record import Plan, Recording, make_record
 from cemrl_jax.training.checkpoint import CheckpointError, Checkpoints
 from cemrl_jax.training.run import stored_pools
@@ -122,7 +120,7 @@ def _program(
     key: str, config: Config, env: NonStationaryEnv, num_steps: int
 ) -> tuple[Agent, Any]:
     if key not in _PROGRAMS:
-        agent = make_agent(config, env.obs_size, env.action_size)
+        agent = agent_for(config, env)
         compiled = jax.jit(make_record(env, agent, num_steps))
         _PROGRAMS[key] = (agent, functools.partial(_on_host, compiled))
     return _PROGRAMS[key]
@@ -249,13 +247,3 @@ def _split(recording: Recording, wanted: dict[str, _Episodes]) -> dict[str, Reco
         groups[name] = jax.tree.map(lambda leaf, rows=rows: leaf[rows], recording)
         first = rows.stop
     return groups
-
-
-def is_stationary(run: RunFiles) -> bool:
-    """Returns whether the run's tasks stay for an episode."""
-    return run.config is not None and isinstance(run.config.env.schedule, Stationary)
-
-
-def default_output(run: RunFiles, name: str) -> pathlib.Path:
-    """Returns where a file about a run goes that nobody named."""
-    return run.directory / name

@@ -7,7 +7,8 @@ import numpy as np
 
 from cemrl_jax.analysis import describe, style
 from cemrl_jax.analysis.figures import Part, Table
-from cemrl_jax.analysis.recordings import Study, is_stationary
+from cemrl_jax.analysis.recordings import Study
+from cemrl_jax.envs.schedules import Stationary
 from cemrl_jax.evaluation.record import Recording
 from cemrl_jax.evaluation.statistics import HOLD, Recovery, recovery
 
@@ -156,12 +157,12 @@ def changes(study: Study) -> tuple[str, Recording]:
 
 
 def recovered(recording: Recording) -> Recovery:
-    """Returns recovery after the changes of episodes in which nobody fell."""
-    whole = np.asarray(recording.alive).all(1)
+    """Returns recovery after the changes of episodes."""
     return recovery(
-        np.asarray(recording.belief.z)[whole],
-        np.asarray(recording.transitions.reward)[whole],
-        np.asarray(recording.changed)[whole],
+        np.asarray(recording.belief.z),
+        np.asarray(recording.transitions.reward),
+        np.asarray(recording.changed),
+        np.asarray(recording.alive),
     )
 
 
@@ -286,7 +287,7 @@ def intervals(study: Study) -> Part | None:
     few = len(study.groups[names[0]].alive)
     still = _under(_first(study.groups["fixed/test"], few))
     rows.append(("never", *still))
-    if not is_stationary(study.run):
+    if not isinstance(study.env.schedule, Stationary):
         rows.append(("the schedule", *_under(study.groups["changing"])))
     plt = style.pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 2.8))

@@ -6,7 +6,7 @@ import pathlib
 import jax
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.agents.cemrl.agent import Agent, make_agent
+from cemrl_jax.agents.cemrl.agent import Agent, agent_for
 from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.analysis import pretrained
 from cemrl_jax.commands import command_line
@@ -49,7 +49,7 @@ def restore(directory: pathlib.Path, checkpoint: str = "best") -> Restored:
     """
     config = config_lib.load(directory / "config.json")
     env = config.env.make()
-    agent = make_agent(config, env.obs_size, env.action_size)
+    agent = agent_for(config, env)
     like = jax.eval_shape(agent.init, jax.random.key(config.seed))
     if pretrained.is_packed(directory):
         learner = pretrained.learner(directory, like)

@@ -2,6 +2,7 @@
 # mujoco comes without type stubs:
 # pyright: reportAttributeAccessIssue=false
 
+import contextlib
 import copy
 import importlib
 import os
@@ -36,7 +37,7 @@ class Rendered:
         module = importlib.import_module(f"mujoco.{backend}")
         self._gl = module.GLContext(width, height)
         self._gl.make_current()
-        self._model = copy.deepcopy(model)
+        self._model = _calm(copy.deepcopy(model))
         self._model.vis.global_.offwidth = width
         self._model.vis.global_.offheight = height
         self._data = mujoco.MjData(self._model)
@@ -52,7 +53,8 @@ class Rendered:
 
     def __del__(self) -> None:
         """Frees what is in the graphics memory, in its own context and no other."""
-        if hasattr(self, "_context"):
+        leaving = not sys or sys.is_finalizing()  # modules may be gone already
+        if hasattr(self, "_context") and not leaving:
             self._gl.make_current()
             self._context.free()
             self._gl.free()
@@ -77,6 +79,17 @@ class Rendered:
         mujoco.mjr_render(self._area, self._scene, self._context)
         mujoco.mjr_readPixels(picture, None, self._area, self._context)
         return picture[::-1]
+
+
+def _calm(model: Any) -> Any:
+    """Returns a model whose floor does not outshine the robot: paler, no mirror."""
+    model.mat_reflectance[:] = 0
+    model.vis.headlight.ambient[:] = 0.45  # in which shadows are grey
+    model.vis.headlight.diffuse[:] = 0.35
+    model.light_diffuse[:] = 0.35
+    model.light_specular[:] = 0
+    model.tex_data[:] = (160 + 0.35 * model.tex_data.astype(float)).astype(np.uint8)
+    return model
 
 
 def _extent(model: Any, data: Any) -> tuple[float, float]:
@@ -136,15 +149,16 @@ def find_backend() -> str | None:
     for backend in BACKENDS:
         environment = dict(os.environ, MUJOCO_GL=backend, PYOPENGL_PLATFORM=backend)
         command = "import mujoco; mujoco.GLContext(8, 8).make_current()"
-        tried = subprocess.run(
-            [sys.executable, "-c", command],
-            env=environment,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        if tried.returncode == 0:
-            return backend
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            tried = subprocess.run(
+                [sys.executable, "-c", command],
+                env=environment,
+                capture_output=True,
+                timeout=60,
+                check=False,
+            )
+            if tried.returncode == 0:
+                return backend
     return None
 
 

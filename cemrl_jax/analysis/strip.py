@@ -14,6 +14,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from cemrl_jax.analysis import style
 from cemrl_jax.analysis.describe import reward_name
 from cemrl_jax.config import ConfigError
 from cemrl_jax.envs.metaworld.vectors import FIRST_KIND
@@ -28,7 +29,6 @@ FORMATS = {
     "goal": "to {:.2g} m",
     "jumping": "jump",
 }
-COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:red", "tab:cyan")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,10 +140,6 @@ def draw(episode: Episode, model: Any, num_frames: int, path: pathlib.Path) -> N
     plt.close(figure)
 
 
-def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
-
-
 def _picture(axis: Any, episode: Episode, model: Any, step: int) -> None:
     """Draws the robot at a step on its ground, which has a mark at each metre."""
     x = episode.x[step]
@@ -158,7 +154,7 @@ def _picture(axis: Any, episode: Episode, model: Any, step: int) -> None:
         _capsule(axis, limb)
     number, seconds = episode.part(step), (step + 1) * episode.control_dt
     title = f"{seconds:.1f} s: {episode.captions[number]}"
-    axis.set_title(title, fontsize=9, color=_colour(number))
+    axis.set_title(title, fontsize=9, color=style.series(number))
     axis.set(xticks=[], yticks=[])
 
 
@@ -184,18 +180,18 @@ def _curves(axis: Any, episode: Episode, frames: np.ndarray) -> None:
     for number, (first, end) in enumerate(zip(episode.starts, ends)):
         reward = episode.reward[first:end].mean()
         begin, finish = first * episode.control_dt, end * episode.control_dt
-        axis.axvspan(begin, finish, color=_colour(number), alpha=0.12, linewidth=0)
+        axis.axvspan(begin, finish, color=style.series(number), alpha=0.12, linewidth=0)
         if reward_name(episode.kind[first]) == "velocity":
             goal = [episode.spec[first, 0]] * 2
             label = "goal velocity" if number == 0 else None
-            style = {"color": _colour(number), "linewidth": 2.5}
-            axis.plot([begin, finish], goal, label=label, **style)
+            line = {"color": style.series(number), "linewidth": 2.5}
+            axis.plot([begin, finish], goal, label=label, **line)
         axis.text(
             (begin + finish) / 2,
             0.97,
             f"{episode.captions[number]}: reward {reward:.2f}",
             transform=axis.get_xaxis_transform(),
-            color=_colour(number),
+            color=style.series(number),
             ha="center",
             va="top",
             fontsize=9,

@@ -3,6 +3,7 @@
 import io
 import pathlib
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -118,13 +119,22 @@ def mark_changes(axis: Any, times: Any) -> None:
         axis.axvline(time, color=MEANING["change"], linewidth=1, linestyle="--")
 
 
-def legend_above(axis: Any, columns: int = 4) -> None:
-    """Puts the legend, if there is one, above the axes, where it covers nothing."""
+def legend_above(axis: Any, columns: int = 4, narrow: bool = False) -> None:
+    """Puts the legend, if there is one, above the axes, where it covers nothing.
+
+    A narrow one is for small axes: it does not ask for room beside them.
+    """
     if not axis.get_legend_handles_labels()[1]:
         return
-    axis.legend(
-        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, borderaxespad=0.2
+    tight = {"handlelength": 1.0, "handletextpad": 0.4, "columnspacing": 0.9}
+    legend = axis.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+        ncols=columns,
+        borderaxespad=0.2,
+        **(tight if narrow else {}),
     )
+    legend.set_in_layout(not narrow)
 
 
 def count_axis(axis: Any, label: str) -> None:
@@ -166,10 +176,16 @@ def name_directions(axis: Any, label: str) -> None:
         axis.set(xlim=(-1.7, 1.7), xlabel="direction")
 
 
-def powers(axis: Any) -> None:
-    """Labels a logarithmic y-axis at 1, 2 and 5 times powers of ten, in short."""
+def powers(axis: Any, form: Callable[[float], str] | None = None) -> None:
+    """Labels a logarithmic y-axis at 1, 2 and 5 times powers of ten, 20000 as 20k.
+
+    Args:
+      axis: the axes.
+      form: writes a number instead.
+    """
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.yaxis.set_major_formatter(EngFormatter(sep=""))
+    written = EngFormatter(sep="")
+    axis.yaxis.set_major_formatter((lambda x, _: form(x)) if form else written)
     axis.yaxis.set_minor_formatter(NullFormatter())

@@ -43,7 +43,7 @@ def contents(show: Show) -> dict[str, Any]:
     if belief.probs.shape[-1] > 1:
         probs = np.asarray(belief.probs[0, :end]).T
         colours = [style.series(number) for number in range(len(probs))]
-        series.append(_series("class probability", probs, colours))
+        series.append(_series("class probability", probs, colours) | {"range": [0, 1]})
     reward = np.asarray(recording.transitions.reward[0, :end])
     series.append(_series("reward", [reward], [style.MEANING["reward"]]))
     texts = describe.captions(show.env, recording, 0, end)

@@ -43,7 +43,8 @@ class Session:
 
         def step(state: Any, window: Any, task: Task) -> tuple[Any, Any]:
             state = state.replace(task=task)
-            action = policy.act(window, state.obs[None], key)[0]
+            told = jax.tree.map(lambda x: x[None], task) if policy.sees_task else None
+            action = policy.act(window, state.obs[None], key, told)[0]
             after = env.step(state, action, pool, frozen=True)
             seen = transition(state, action, after)
             return after, policy.observe(window, jax.tree.map(lambda x: x[None], seen))

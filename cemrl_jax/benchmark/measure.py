@@ -9,7 +9,6 @@ the clock is read, and reported as the median of several repeats.
 import dataclasses
 import functools
 import math
-import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from flax import struct
 from jax import Array
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.agents.cemrl.agent import Agent, make_agent
+from cemrl_jax.agents.cemrl.agent import Agent, agent_for
 from cemrl_jax.agents.cemrl.phases import (
     PolicyPhase,
     Sampling,
@@ -30,6 +29,7 @@ from cemrl_jax.agents.cemrl.phases import (
     make_fused,
 )
 from cemrl_jax.agents.cemrl.types import Batch, LearnerState
+from cemrl_jax.benchmark import counts, hlo
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.data import replay
 from cemrl_jax.data.rollout import deal_tasks
@@ -44,6 +44,8 @@ Seconds = dict[str, list[float]]
 """Program -> seconds of each repeat."""
 
 NUM_DISPATCHES = 30
+NUM_ROUNDS = 1000
+"""Of the loops that measure what small kernels cost."""
 SEGMENT = 8
 """Windows of a segment, where drawing in segments is measured besides."""
 
@@ -242,20 +244,13 @@ def count_flops(function: Callable[..., Any], *args: Any) -> float:
 
 
 def count_kernels(program: str) -> int:
-    """Counts what a step of a compiled program's loop launches, loops within as one.
+    """Counts what a step of a compiled program's largest loop launches.
 
     Args:
-      program: HLO after optimisation; its loop is the one with the longest body.
+      program: HLO after optimisation; loops within the step are multiplied out.
     """
-    bodies = set(re.findall(r"\bbody=%?([\w.-]+)", program))
-    parts = re.findall(r"^%?([\w.-]+) [^\n]*\{\n(.*?)^\}", program, re.M | re.S)
-    free = "parameter|constant|tuple|get-tuple-element|bitcast|after-all|partition-id"
-    counts = [
-        len(re.findall(rf"^ .* = (?!.*\b(?:{free})\().*\(", body, re.M))
-        for name, body in parts
-        if name in bodies
-    ]
-    return max(counts, default=0)
+    loops = counts.Counter(hlo.parse(program)).count().loops
+    return max((int(counts.num_kernels(loop.once)) for loop in loops), default=0)
 
 
 def num_bytes(tree: Any) -> int:
@@ -271,7 +266,8 @@ def machine_limits(matmul_size: int, copy_mebibytes: int, num_repeats: int) -> R
 
     Returns:
       Rate of a float32 matrix product at JAX's default precision (which on some GPUs
-      is TF32) and at the highest, and of a copy, each byte read and written once.
+      is TF32) and at the highest, and of a copy, each byte read and written once; and
+      what `small_kernels` measures.
     """
     key = jax.random.key(0)
     a = jax.random.normal(key, (matmul_size, matmul_size)) / math.sqrt(matmul_size)
@@ -285,7 +281,37 @@ def machine_limits(matmul_size: int, copy_mebibytes: int, num_repeats: int) -> R
     # In place and with an addition: a plain copy could be optimised away.
     copy = jax.jit(lambda x: x + 1, donate_argnums=0)
     rate = 2 * num_bytes(x) / median_seconds(copy, x, max(num_repeats, 5))
-    return limits | {"limit_copy_bytes_per_second": rate}
+    limits |= {"limit_copy_bytes_per_second": rate}
+    return limits | small_kernels(max(num_repeats, 5))
+
+
+def small_kernels(num_repeats: int) -> Row:
+    """Measures what kernels cost that have next to nothing to do.
+
+    Returns:
+      Seconds of one such kernel in a loop of known length, and of a step of the same
+      loop where only the device knows whether it goes on.
+    """
+    x = jnp.eye(64)
+
+    def known(x: Array) -> Array:
+        return jax.lax.fori_loop(0, NUM_ROUNDS, lambda _, x: jnp.tanh(x @ x), x)
+
+    def unknown(x: Array) -> Array:
+        going_on = lambda state: (state[0] < NUM_ROUNDS) & (state[1][0, 0] < 2)  # noqa: E731
+        step = lambda state: (state[0] + 1, jnp.tanh(state[1] @ state[1]))  # noqa: E731
+        return jax.lax.while_loop(going_on, step, (0, x))[1]
+
+    loops = {}
+    for name, loop in (("known", known), ("unknown", unknown)):
+        compiled = jax.jit(loop).lower(x).compile()
+        loops[name] = (compiled, median_seconds(compiled, x, num_repeats))
+    program, seconds = loops["known"]
+    num_kernels = NUM_ROUNDS * max(1, count_kernels(program.as_text() or ""))
+    return {
+        "limit_kernel_seconds": seconds / num_kernels,
+        "limit_unknown_loop_step_seconds": loops["unknown"][1] / NUM_ROUNDS,
+    }
 
 
 class PhysicsWorker(struct.PyTreeNode):
@@ -373,7 +399,7 @@ class Subject:
     def of(cls, config: Config) -> "Subject":
         """Builds everything from the configuration."""
         env = config.env.make()
-        agent = make_agent(config, env.obs_size, env.action_size)
+        agent = agent_for(config, env)
         learner = jax.jit(agent.init)(jax.random.key(config.seed))
         return cls(config, env, agent, learner, make_pools(config)["train"])
 
@@ -594,7 +620,7 @@ def work(subject: Subject, worker: WorkerState, batch_size: int) -> Row:
     key = jax.eval_shape(lambda: jax.random.key(0))
     noise = functools.partial(agent.world_model_noise, batch_size=batch_size)
     policy_noise = functools.partial(agent.policy_noise, batch_size=batch_size)
-    z = jax.ShapeDtypeStruct((batch_size, agent.latent_size), jnp.float32)
+    z = jax.ShapeDtypeStruct((batch_size, agent.context_size), jnp.float32)
     return {
         "update_flops": count_flops(agent.update, learner, batch, key),
         "model_flops": count_flops(

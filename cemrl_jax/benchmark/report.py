@@ -6,11 +6,16 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cemrl_jax.benchmark import predictions
+from cemrl_jax.benchmark.counts import KINDS
 from cemrl_jax.config import ConfigError
 
 Row = dict[str, Any]
 
-KEY = ("measure", "preset", "num_devices", "num_envs", "batch_size", "num_steps")
+KEY = (
+    *("measure", "preset", "num_devices", "num_envs", "batch_size", "num_steps"),
+    *("target", "phase"),
+)
 """Rows of two files belong together if these agree and the networks do."""
 
 NETWORKS = ("encoder", "window_steps", "parameters")
@@ -35,16 +40,35 @@ LIMITS = {
     "at highest precision": ("limit_matmul_highest_flops_per_second", 1e-9),
     "copy, GB/s": ("limit_copy_bytes_per_second", 1e-9),
     "empty dispatch, us": ("empty_dispatch_seconds", 1e6),
+    "small kernel, us": ("limit_kernel_seconds", 1e6),
+    "step of a loop of unknown length, us": ("limit_unknown_loop_step_seconds", 1e6),
 }
 STARTUP = {
     "cold start, s": ("startup_cold_seconds", ",.1f"),
     "warm start, s": ("startup_warm_seconds", ",.1f"),
 }
-METRICS = LIMITS | {
-    name: (field, 1)
-    for group in (ROLLOUT, UPDATE, STARTUP)
-    for name, (field, _) in group.items()
-}
+METRICS = (
+    LIMITS
+    | {
+        name: (field, 1)
+        for group in (ROLLOUT, UPDATE, STARTUP)
+        for name, (field, _) in group.items()
+    }
+    | {
+        name: (field, 1)
+        for name, (field, form) in predictions.COLUMNS.items()
+        if name not in predictions.NOT_COMPARED
+    }
+    | {f"kernels: {kind}": (f"kernels_by_kind/{kind}", 1) for kind in KINDS}
+    | {
+        "kernels around the steps": ("kernels_around", 1),
+        "reads by the host": ("host_reads", 1),
+        "replay, bytes a transition": ("replay_bytes_per_transition", 1),
+        "replay on the device, MB": ("replay_padded_bytes", 1e-6),
+        "copied of the replay, MB": ("replay_copy_bytes", 1e-6),
+        "memory at its peak, MB": ("peak_memory_bytes", 1e-6),
+    }
+)
 """What a comparison shows: label -> field of a row and the unit's factor."""
 
 ORIGINAL = {
@@ -102,6 +126,7 @@ def compare(old: list[Row], new: list[Row]) -> str:
     Raises:
       ConfigError: no row of one is like a row of the other.
     """
+    old, new = (list(map(predictions.flat, rows)) for rows in (old, new))
     others = {_key(row): row for row in new}
     pairs = [(row, others[_key(row)]) for row in old if _key(row) in others]
     if not pairs:
@@ -114,11 +139,12 @@ def compare(old: list[Row], new: list[Row]) -> str:
             if field not in row or field not in other:
                 continue
             values = (row[field], other[field])
-            if (field, *values) not in seen:  # stands in several rows: show it once
+            once = (field, row.get("phase"), *values)
+            if once not in seen:  # stands in several rows of a sweep: show it once
                 cells.append(
                     [name, *(_number(v * unit) for v in values), _ratio(*values)]
                 )
-            seen.add((field, *values))
+            seen.add(once)
         lines += ["", _title(row), *_columns(["", "A", "B", "B / A"], cells)]
     left = len(old) + len(new) - 2 * len(pairs)
     if left:
@@ -138,6 +164,10 @@ def _key(row: Row) -> str:
 def _title(row: Row) -> str:
     if row["measure"] == "startup":
         return f"{row['preset']}: start-up"
+    if row["measure"] == "compiled":
+        return (
+            f"{row['preset']}: one {row['step']} of {row['phase']} on {row['target']}"
+        )
     return (
         f"{row['preset']}: {row['num_envs']:,} environments, batches of"
         f" {row['batch_size']:,}, {row['num_devices']} x {row['device_kind']}"
@@ -202,6 +232,8 @@ def _section(name: str, preset: str, rows: list[Row]) -> str:
             _markdown({"devices": "num_devices", "batch": "batch_size"}, UPDATE, swept)
         )
         parts += [against for against in [_against_original(swept)] if against]
+    compiled = [row for row in rows if row["measure"] == "compiled"]
+    parts += [predictions.table(compiled)] if compiled else []
     starts = [row for row in rows if row["measure"] == "startup"]
     parts += [
         "Time to the end of the first epoch:"
@@ -214,7 +246,9 @@ def _section(name: str, preset: str, rows: list[Row]) -> str:
 
 def _limits(row: Row) -> str:
     numbers = [
-        f"{name} {_number(row[field] * unit)}" for name, (field, unit) in LIMITS.items()
+        f"{name} {_number(row[field] * unit)}"
+        for name, (field, unit) in LIMITS.items()
+        if field in row  # rows of before it was measured
     ]
     return "Limits of one device: " + "; ".join(numbers) + "."
 

@@ -9,12 +9,12 @@ import pathlib
 import re
 from collections.abc import Iterable
 
-from cemrl_jax.benchmark import report
+from cemrl_jax.benchmark import compiled, devices, predictions, report
 from cemrl_jax.benchmark.measure import BenchmarkConfig, Row, sweep
 from cemrl_jax.benchmark.startup import measure_startup
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import ConfigError
-from cemrl_jax.runtime import parallel
+from cemrl_jax.runtime import files, parallel
 
 EXAMPLES = """\
 examples:
@@ -24,6 +24,10 @@ examples:
   python scripts/benchmark.py --config=configs/benchmark_gpu.py \\
       --base=configs/cheetah_non_stationary_vel.py --config.base.encoder.width_factor=4
   python scripts/benchmark.py --config=configs/benchmark_cpu.py --startup
+  python scripts/benchmark.py --config=configs/quickstart.py --compile-for=h100
+  python scripts/benchmark.py --config=configs/throughput_cheetah.py \\
+      --compile-for=tpu-v5e:2x2 --output=new.jsonl --programs=programs
+  python scripts/benchmark.py --check-predictions new.jsonl measured.jsonl
   python scripts/benchmark.py --compare old.jsonl new.jsonl
   python scripts/benchmark.py --table benchmarks/results/*.jsonl
   python scripts/benchmark.py --plot benchmarks/results/<file>.jsonl
@@ -36,12 +40,20 @@ What the numbers mean: benchmarks/README.md
 def main() -> None:
     """Reads the command line and measures, or shows what was measured."""
     args, overrides = make_parser().parse_known_args()
-    shows = [args.compare, args.table, args.plot]
+    shows = [*(args.compare, args.table, args.plot, args.scale, args.check_predictions)]
     if any(shows):
         if overrides or args.config or sum(map(bool, shows)) > 1:
-            raise ConfigError("--compare, --table and --plot stand alone")
+            raise ConfigError(
+                "--compare, --table, --plot, --scale and --check-predictions stand"
+                " alone"
+            )
         show(args)
         return
+    if args.compile_for:
+        compile_for(args, overrides)
+        return
+    if args.output or args.programs or args.phases:
+        raise ConfigError("--output, --programs and --phases go with --compile-for")
     config = command_line.read_config(args.config, [], BenchmarkConfig)
     if args.base:
         config.base = command_line.load_file(pathlib.Path(args.base))
@@ -82,10 +94,39 @@ def make_parser() -> argparse.ArgumentParser:
         " cache and with a full one, instead of the sweep",
     )
     parser.add_argument(
+        "--compile-for",
+        metavar="DEVICE",
+        help="compile the phases of a training preset, --config, for a device that"
+        f" need not be here, and count what it would run: {devices.FORMS}",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="append the rows of --compile-for to this file"
+    )
+    parser.add_argument(
+        "--phases", metavar="NAMES", help="only these phases of --compile-for, a,b"
+    )
+    parser.add_argument(
+        "--programs",
+        metavar="DIR",
+        help="keep the programs of --compile-for and lists of their kernels",
+    )
+    parser.add_argument(
         "--check", action="store_true", help="check the configuration and stop"
     )
     parser.add_argument(
         "--compare", nargs=2, metavar=("A", "B"), help="two result files side by side"
+    )
+    parser.add_argument(
+        "--check-predictions",
+        nargs=2,
+        metavar=("PREDICTED", "MEASURED"),
+        help="write what was measured, and its ratio, into the rows of --compile-for",
+    )
+    parser.add_argument(
+        "--scale",
+        nargs="+",
+        metavar="FILE",
+        help="rows of --compile-for as a table of more and more devices",
     )
     parser.add_argument(
         "--table", nargs="+", metavar="FILE", help="result files as markdown tables"
@@ -99,6 +140,14 @@ def make_parser() -> argparse.ArgumentParser:
 def show(args: argparse.Namespace) -> None:
     """Shows result files that are there already."""
     read = lambda path: report.read_rows(pathlib.Path(path))  # noqa: E731
+    if args.check_predictions:
+        rows = predictions.with_measured(*map(read, args.check_predictions))
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        files.write(pathlib.Path(args.check_predictions[0]), text.encode())
+        print(report.table(rows))
+    if args.scale:
+        rows = [row for path in args.scale for row in read(path)]
+        print(predictions.scale(predictions.only_compiled(rows)))
     if args.compare:
         print(report.compare(*map(read, args.compare)))
     if args.table:
@@ -108,6 +157,33 @@ def show(args: argparse.Namespace) -> None:
             print(file)
 
 
+def compile_for(args: argparse.Namespace, overrides: list[str]) -> None:
+    """Compiles a training preset's phases for a described device; writes the rows."""
+    target = devices.find_target(args.compile_for)
+    config = command_line.read_config(args.config, overrides)
+    config = compiled.on_accelerator(config)
+    config.validate(len(target.chips))
+    if args.check:
+        print("the configuration is valid")
+        return
+    command_line.use_compile_cache(args.compile_cache)
+    say = lambda text: print(text, flush=True)  # noqa: E731
+    keep = pathlib.Path(args.programs) if args.programs else None
+    only = args.phases.split(",") if args.phases else None
+    done = []
+    for row in compiled.compile_phases(config, target, say, keep, only):
+        done.append(row)
+        if args.output:
+            append(pathlib.Path(args.output), row)
+    print("\n" + report.table(done) + "\n")
+
+
+def append(path: pathlib.Path, row: Row) -> None:
+    """Appends a row to a file, one a line."""
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
 def write(config: BenchmarkConfig, what: str, rows: Iterable[Row]) -> None:
     """Writes rows as they come, one a line; then shows them as tables and plots."""
     path, done = None, []
@@ -115,8 +191,7 @@ def write(config: BenchmarkConfig, what: str, rows: Iterable[Row]) -> None:
         if path is None:
             path = result_path(config, what, row)
         done.append(row)
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append(path, row)
     if path is None:
         raise ConfigError(f"max_minutes={config.max_minutes} left no time for a row")
     print("\n" + report.table(done) + "\n")

@@ -9,10 +9,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from cemrl_jax.analysis.restore import restore
+from cemrl_jax.analysis.restore import Restored, restore
 from cemrl_jax.commands import command_line
-from cemrl_jax.config import ConfigError
+from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.data.types import Transition
+from cemrl_jax.evaluation import inference
 from cemrl_jax.evaluation.cases import CASES, EXTRAPOLATION
 from cemrl_jax.evaluation.evaluate import (
     Evaluation,
@@ -56,25 +57,29 @@ def main() -> None:
     command_line.use_compile_cache(args.compile_cache)
     directory = pathlib.Path(args.run)
     output = pathlib.Path(args.output or directory / "evaluation.csv")
-    epoch, evaluation = evaluate(directory, args.checkpoint, args.episodes, args.seed)
+    restored, evaluation = evaluate(
+        directory, args.checkpoint, args.episodes, args.seed
+    )
     write(evaluation, output)
-    show(evaluation, f"{directory}, epoch {epoch}")
+    show(evaluation, f"{directory}, epoch {restored.epoch}")
+    for line in inferred(evaluation, restored.config):
+        print(line)
     print(f"every episode is in {output}")
 
 
 def evaluate(
     directory: pathlib.Path, checkpoint: str, num_episodes: int, seed: int
-) -> tuple[int, Evaluation]:
-    """Returns the epoch that a checkpoint name stands for and its evaluation."""
+) -> tuple[Restored, Evaluation]:
+    """Returns what a checkpoint name stands for and its evaluation."""
     restored = restore(directory, checkpoint)
     config, env, agent = restored.config, restored.env, restored.agent
-    epoch, learner = restored.epoch, restored.learner
     pools = evaluation_pools(stored_pools(config, directory))
     cases = CASES + (EXTRAPOLATION if "extrapolate" in pools else ())
     run = make_evaluate(
         env, agent.policy, config.rollout.num_steps, num_episodes, cases
     )
-    return epoch, jax.device_get(jax.jit(run)(learner, pools, jax.random.key(seed)))
+    key = jax.random.key(seed)
+    return restored, jax.device_get(jax.jit(run)(restored.learner, pools, key))
 
 
 def write(evaluation: Evaluation, path: pathlib.Path) -> None:
@@ -131,6 +136,28 @@ def show(evaluation: Evaluation, title: str) -> None:
             cells.append(f"{solved / tasks:.1%}")
         table.add_row(label, *cells)
     Console().print(table)
+
+
+def inferred(evaluation: Evaluation, config: Config) -> list[str]:
+    """Returns in words how tasks were inferred, and what followed their changes."""
+    found = inference.metrics(
+        evaluation.traces[inference.CASE.metric],
+        config.encoder.window_steps,
+        config.encoder.num_classes,
+    )
+    lines = []
+    if "recovery/changes" in found:
+        lines.append(
+            f"{found['recovery/changes']:.0f} changes of test tasks: z within 10 % of"
+            f" its final value after {found['recovery/z_steps']:.0f} steps, reward"
+            f" within 10 % of its level after {found['recovery/reward_steps']:.0f}"
+            f" (medians), {found['recovery/lost_return']:.2f} of the return lost to"
+            " each (mean)"
+        )
+    if "inference/class_accuracy" in found:
+        accuracy = found["inference/class_accuracy"]
+        lines.append(f"class accuracy {accuracy:.1%}, windows full of one task")
+    return lines
 
 
 def console() -> None:

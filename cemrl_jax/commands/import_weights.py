@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.agents.cemrl.agent import make_agent
+from cemrl_jax.agents.cemrl.agent import agent_for
 from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import Config, ConfigError
@@ -55,7 +55,7 @@ def main() -> None:
         raise ConfigError(f"--run={directory} exists already")
     arrays = from_torch(read_arrays(pathlib.Path(args.weights)))
     env = config.env.make()
-    agent = make_agent(config, env.obs_size, env.action_size)
+    agent = agent_for(config, env)
     learner = jax.jit(agent.init)(jax.random.key(config.seed))
     learner = import_weights(agent, learner, arrays)
     write_run(config, learner, directory)

@@ -168,7 +168,7 @@ def train(
     print(run_lib.describe(config, config.num_seeds), flush=True)
     stop = signals.StopRequest(config.train.max_hours)
     with contextlib.ExitStack() as stack:
-        start = None
+        reopened = None
         if directories:
             if parallel.is_first_process():
                 for directory in directories:
@@ -180,9 +180,8 @@ def train(
                     " done; a larger --config.train.num_epochs goes on"
                 )
                 return 0
-            runs, start = resume.resume_together(config, directories)
-        else:
-            runs = new_runs(config)
+            reopened = resume.reopen(config, directories)
+        runs = reopened.runs if reopened else new_runs(config)
         programs = compile_programs(
             config,
             [run.config.seed for run in runs],
@@ -190,6 +189,7 @@ def train(
             lambda name: print(f"compiling {name}", flush=True),
         )
         programs.check_memory(config)
+        start = reopened.restore() if reopened else None
         start = start or first_state(config, runs, init_from)
         for run in runs:
             print(f"output in {run.directory}", flush=True)

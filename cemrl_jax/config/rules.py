@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from cemrl_jax.agents.cemrl.bounds import CONTEXTS
 from cemrl_jax.agents.cemrl.encoders import ENCODERS, MERGES
 from cemrl_jax.config.fields import field_paths, get_field, nearest, type_problems
 from cemrl_jax.envs import engines
@@ -30,6 +31,7 @@ def _choice_problems(config: Any) -> list[str]:
         "encoder.kind": ENCODERS,
         "encoder.merge": MERGES,
         "elbo.prior": ("fixed", "learnt"),
+        "sac.context": CONTEXTS,
         "sac.temperature": ("learnt", "conditioned", "fixed"),
         "train.schedule": ("fused", "alternating"),
         "train.precision": ("highest", "default"),

@@ -139,6 +139,9 @@ class SACConfig:
     """Soft actor-critic on [observation, z].
 
     Attributes:
+      context: what the policy sees of the task: "inferred" (z) or, to see what
+        inference costs and is worth, "oracle" (the true task) or "blind" (nothing).
+        The last two train no world model, which nothing would read.
       batch_size: transitions in an update, a total over all devices; the ELBO's too.
       learning_rate: of actor, critic and temperature.
       hidden_size: width of the hidden layers.
@@ -156,6 +159,7 @@ class SACConfig:
         instead of learning from the ELBO's segments.
     """
 
+    context: str = "inferred"
     batch_size: int = 256
     learning_rate: float = 3e-4
     hidden_size: int = 300

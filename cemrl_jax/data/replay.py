@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from cemrl_jax.data.types import ReplayState, Transition
@@ -160,28 +159,17 @@ def exists(step: Array, window: int) -> Array:
     return jnp.arange(window, 0, -1) <= step[:, None]
 
 
-def resize(state: ReplayState, length: int) -> ReplayState:
-    """Returns replays `[D, E, L]` of the host with another length.
+@functools.partial(jax.jit, donate_argnums=0)
+def paste(data: Any, chunk: Any, start: int) -> Any:
+    """Returns replays `[D, E, L, ...]` with a chunk `[D, E, n, ...]` from `start` on.
 
-    A longer ring goes on where the old one stopped; one that must drop transitions
-    keeps its newest.
+    With several seeds both have their axis after D.
     """
-    old = state.data.step.shape[2]
-    if old == length:
-        return state
-    size, cursor = int(state.size[0]), int(state.cursor[0])
-    kept = min(size, length)
-    order = (cursor - kept + np.arange(kept)) % old
-
-    def move(leaf: np.ndarray) -> np.ndarray:
-        new = np.zeros((*leaf.shape[:2], length, *leaf.shape[3:]), leaf.dtype)
-        new[:, :, :kept] = leaf[:, :, order]
-        return new
-
-    return ReplayState(
-        data=jax.tree.map(move, state.data),
-        cursor=jnp.full_like(state.cursor, kept % length),
-        size=jnp.full_like(state.size, kept),
+    axis = data.step.ndim - 1
+    return jax.tree.map(
+        lambda ring, new: jax.lax.dynamic_update_slice_in_dim(ring, new, start, axis),
+        data,
+        chunk,
     )
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from cemrl_jax.agents.base import Policy
+from cemrl_jax.agents.base import Belief, Policy
 from cemrl_jax.data.types import Transition
 from cemrl_jax.envs import EnvState, NonStationaryEnv, Task
 
@@ -20,11 +20,13 @@ class Episodes(struct.PyTreeNode):
         none: it leads nowhere, with an action and a reward of zero.
       broken: `[E, L]` bool, where one did.
       success: `[E, L]` bool, steps that solved their task; None if the world has none.
+      belief: `[E, L]` what each step acted on; None unless it was asked for.
     """
 
     transitions: Transition
     broken: Array
-    success: Array | None
+    success: Array | None = None
+    belief: Belief | None = None
 
 
 class _Carry(struct.PyTreeNode):
@@ -42,6 +44,7 @@ def rollout(
     key: Array,
     num_steps: int,
     frozen: Array | bool = False,
+    believe: bool = False,
 ) -> Episodes:
     """Runs one episode of fixed length in each of E environments.
 
@@ -56,6 +59,7 @@ def rollout(
       key: the key is consumed.
       num_steps: L.
       frozen: `[E]` or `[]` bool, keep the first task whatever the schedule says.
+      believe: return beliefs as well.
 
     Returns:
       Transitions `[E, L]`, their tasks without the overrides of the model, and which
@@ -74,6 +78,7 @@ def rollout(
         key, number = inputs
         before = carry.env
         task = before.task if policy.sees_task else None
+        belief = policy.believe(carry.memory, task) if believe else None
         action = policy.act(carry.memory, before.obs, key, task)
         after = step_env(before, action, pool, frozen)
         data = transition(before, action, after)
@@ -86,7 +91,7 @@ def rollout(
             env=where_env(fallen, jax.vmap(env.restart)(after, start), after),
             memory=policy.restart(memory, fresh, fallen),
         )
-        return carry, Episodes(data, broken=after.broken, success=after.success)
+        return carry, Episodes(data, after.broken, after.success, belief)
 
     carry = _Carry(env=first, memory=fresh)
     inputs = (jax.random.split(key_steps, num_steps), jnp.arange(num_steps))
@@ -128,23 +133,46 @@ def deal_tasks(key: Array, pool: Task, num_envs: int) -> Task:
 def without_broken(episodes: Episodes) -> Transition:
     """Returns transitions `[E, L]` in which nothing has broken.
 
-    The row of an environment that broke becomes a copy of a sound one's: so shapes
-    stay, and every window is one that was really seen. Where all broke they stay.
+    All of them were really made. After a broken step an episode begins anew, so what
+    follows takes its place. The end of such a row is filled up with its own beginning,
+    which begins an episode as well. A row of broken steps only becomes a copy of
+    another row.
     """
-    bad = episodes.broken.any(1)
-    sound_first = jnp.argsort(bad, stable=True)
-    num_sound = jnp.maximum((~bad).sum(), 1)
-    rank = jnp.cumsum(bad) - 1
-    source = jnp.where(bad, sound_first[rank % num_sound], jnp.arange(bad.shape[0]))
+    broken = episodes.broken
+    sound = (~broken).sum(1, keepdims=True)
+    kept = jnp.argsort(broken, axis=1, stable=True)
+    place = jnp.arange(broken.shape[1]) % jnp.maximum(sound, 1)
+    step = jnp.take_along_axis(kept, place, 1)
+    empty = sound[:, 0] == 0
+    row = jnp.where(empty, jnp.argmin(empty), jnp.arange(broken.shape[0]))
     return jax.lax.cond(
-        bad.any() & ~bad.all(),
-        lambda data: jax.tree.map(lambda leaf: leaf[source], data),
+        broken.any(),
+        lambda data: jax.tree.map(lambda leaf: leaf[row[:, None], step[row]], data),
         lambda data: data,
         episodes.transitions,
     )
+
+
+def sound_returns(episodes: Episodes) -> Array:
+    """Returns the mean undiscounted return `[]` of the episodes that did not break.
+
+    Where all of them did, of what there was before that.
+    """
+    values, broken = returns(episodes.transitions), episodes.broken.any(1)
+    counted = ~broken | broken.all()
+    return jnp.where(counted, values, 0).sum() / counted.sum()
 
 
 def returns(transitions: Transition) -> Array:
     """Returns the undiscounted return `[E]` of each first episode in `[E, L]`."""
     fallen = jnp.cumsum(transitions.terminated, 1) - transitions.terminated
     return jnp.where(fallen > 0, 0, transitions.reward).sum(1)
+
+
+def task_changes(task: Task) -> Array:
+    """Returns which steps `[E, L]` are the first of another task, bool."""
+    marks = [task.kind, task.base, task.number]
+    spec = task.spec.reshape(*task.kind.shape, -1)
+    marks = jnp.concatenate([spec, *(mark[..., None] for mark in marks)], -1)
+    changed = (marks[:, 1:] != marks[:, :-1]).any(-1)
+    return jnp.pad(changed, ((0, 0), (1, 0)))

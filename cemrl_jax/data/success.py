@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cemrl_jax.data.rollout import Episodes
-from cemrl_jax.envs import Task
+from cemrl_jax.data.rollout import Episodes, task_changes
 
 
 def tally(episodes: Episodes, num_bases: int) -> Array | None:
@@ -29,7 +28,7 @@ def tally(episodes: Episodes, num_bases: int) -> Array | None:
         return None
     task, step = episodes.transitions.task, episodes.transitions.step
     number = jnp.arange(step.shape[1])
-    begins = (number == 0) | (step == 0) | _differs(task)
+    begins = (number == 0) | (step == 0) | task_changes(task)
     begun = jax.lax.cummax(jnp.where(begins, number, 0), axis=1)
     solved = jax.lax.cummax(jnp.where(episodes.success, number, -1), axis=1) >= begun
     ends = jnp.roll(begins, -1, axis=1).at[:, -1].set(True)
@@ -54,10 +53,3 @@ def rates(counts: Array, names: Sequence[str]) -> dict[str, Array]:
         each = counts[1] / counts[0]
         result |= {f"success_{name}": each[n] for n, name in enumerate(names)}
     return result
-
-
-def _differs(task: Task) -> Array:
-    """Returns where the task of `[E, L]` is not that of the step before, `[E, L]`."""
-    leaves = [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(task)]
-    changes = [(leaf != jnp.roll(leaf, 1, axis=1)).any(-1) for leaf in leaves]
-    return jnp.stack(changes).any(0)

@@ -16,6 +16,7 @@ from cemrl_jax.data.types import Transition
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.envs.schedules import Stationary
 from cemrl_jax.evaluation.cases import CASES, Case
+from cemrl_jax.evaluation.inference import Trace, trace
 
 MakePolicy = Callable[[Any, Array], Policy]
 """`Algorithm.policy`."""
@@ -43,12 +44,14 @@ class Evaluation(struct.PyTreeNode):
     Attributes:
       returns: case -> `[N]` undiscounted return of each episode.
       transitions: case -> `[N, L]` the episodes themselves.
+      traces: case -> `[N, L]` what was inferred in them.
       counts: case -> `[N, 2, K]` tasks and solved tasks, see `success.tally`; None in
         a world without success.
     """
 
     returns: dict[str, Array]
     transitions: dict[str, Transition]
+    traces: dict[str, Trace]
     counts: dict[str, Array] | None
 
     @property
@@ -62,10 +65,12 @@ class Scores(struct.PyTreeNode):
 
     Attributes:
       returns: `[N]` undiscounted return.
+      traces: `[N, L]` what was inferred.
       counts: `[N, 2, K]`, see `Evaluation`.
     """
 
     returns: Array
+    traces: Trace
     counts: Array | None
 
 
@@ -151,13 +156,15 @@ def run_plan(
 ) -> Episodes:
     """Returns the episodes of a plan, `[N, L]`; the key is consumed."""
     policy = make_policy(learner, plan.deterministic)
-    return rollout(env, policy, plan.tasks, plan.pool, key, num_steps, plan.frozen)
+    return rollout(
+        env, policy, plan.tasks, plan.pool, key, num_steps, plan.frozen, believe=True
+    )
 
 
 def score(env: NonStationaryEnv, episodes: Episodes) -> Scores:
-    """Returns what episodes are worth."""
+    """Returns what is kept of episodes."""
     counts = tally(episodes, len(env.base_names))
-    return Scores(returns(episodes.transitions), counts)
+    return Scores(returns(episodes.transitions), trace(episodes), counts)
 
 
 def make_evaluate(
@@ -186,9 +193,10 @@ def make_evaluate(
         episodes = run_plan(env, make_policy, num_steps, learner, plan, key)
         scores = score(env, episodes)
         return Evaluation(
-            rows.split(scores.returns),
-            rows.split(episodes.transitions),
-            None if scores.counts is None else rows.split(scores.counts),
+            returns=rows.split(scores.returns),
+            transitions=rows.split(episodes.transitions),
+            traces=rows.split(scores.traces),
+            counts=None if scores.counts is None else rows.split(scores.counts),
         )
 
     return evaluate

@@ -9,30 +9,13 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from cemrl_jax.agents.cemrl import losses
+from cemrl_jax.agents.base import Belief
 from cemrl_jax.agents.cemrl.agent import Agent
-from cemrl_jax.agents.cemrl.types import LearnerState, Posterior
-from cemrl_jax.agents.distributions import product_of_gaussians
+from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.data.rollout import transition
 from cemrl_jax.data.types import Transition
 from cemrl_jax.envs import EnvState, NonStationaryEnv, Schedule, Task
 from cemrl_jax.envs.base import NO_EVENT
-
-
-class Belief(struct.PyTreeNode):
-    """What the agent believes when it acts.
-
-    Attributes:
-      z: `[..., Z]` the task that the policy acts on.
-      z_std: `[..., Z]` its scale, of the classes that z is made of.
-      probs: `[..., K]` class probabilities, their mean over S.
-      inferred: `[...]` int32 the class.
-    """
-
-    z: Array
-    z_std: Array
-    probs: Array
-    inferred: Array
 
 
 class Recording(struct.PyTreeNode):
@@ -102,21 +85,6 @@ class _Planned:
         return event, state.replace(inner=inner, step=state.step + 1)
 
 
-def belief(posterior: Posterior) -> Belief:
-    """Returns what a posterior `[..., S, K, Z]` says of the task."""
-    best = posterior.probs.argmax(-1)[..., None, None]
-    std = jnp.take_along_axis(posterior.std, best, -2)[..., 0, :]
-    mean = jnp.take_along_axis(posterior.mean, best, -2)[..., 0, :]
-    if std.shape[-2] > 1:
-        std = product_of_gaussians(mean, std, -2)[1][..., None, :]
-    return Belief(
-        z=losses.infer_task(posterior),
-        z_std=std[..., 0, :],
-        probs=posterior.probs.mean(-2),
-        inferred=losses.infer_class(posterior).astype(jnp.int32),
-    )
-
-
 Record = Callable[[LearnerState, Task, Task, Plan, Array], Recording]
 """`record(learner, tasks [E], pool [N], plan [E], key) -> Recording [E, L]`."""
 
@@ -145,15 +113,16 @@ def make_record(
         step_env = jax.vmap(env.step, in_axes=(0, 0, None))
 
         def step(carry: tuple, key: Array) -> tuple[tuple, Recording]:
-            before, window, alive = carry
-            believed = belief(policy.infer(window))
-            action = policy.act(window, before.obs, key)
+            before, memory, alive = carry
+            task = before.task if policy.sees_task else None
+            believed = policy.believe(memory, task)
+            action = policy.act(memory, before.obs, key, task)
             after = step_env(before, action, pool)
             data = transition(before, action, after)
             seen = _seen(env, before, after, pool)
             recorded = Recording(transitions=data, belief=believed, alive=alive, **seen)
             alive = alive & jnp.logical_not(after.terminated)
-            return (after, policy.observe(window, data), alive), recorded
+            return (after, policy.observe(memory, data), alive), recorded
 
         with jax.default_matmul_precision("highest"):
             start = (first, policy.start(num_envs), jnp.ones(num_envs, bool))

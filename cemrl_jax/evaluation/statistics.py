@@ -86,24 +86,28 @@ class Recovery:
         }
 
 
-def recovery(z: np.ndarray, reward: np.ndarray, changes: np.ndarray) -> Recovery:
+def recovery(
+    z: np.ndarray, reward: np.ndarray, changes: np.ndarray, alive: np.ndarray
+) -> Recovery:
     """Measures what follows the changes in episodes.
 
     Args:
       z: `[E, L, Z]` the inferred task that each step acted on.
       reward: `[E, L]`.
       changes: `[E, L]` bool, steps that are the first of a new task.
+      alive: `[E, L]` bool, the robot had not fallen before the step.
 
     Returns:
-      The changes of all episodes, oldest first; tasks that last less than twice
-      `HOLD` steps are left out, since nothing settles in them.
+      The changes of all episodes, oldest first; tasks in which the robot falls are
+      left out, and those that last less than twice `HOLD` steps, since nothing
+      settles in them.
     """
     found = []
     for episode in range(len(reward)):
         starts = np.flatnonzero(changes[episode])
         bounds = [0, *starts[starts > 0], reward.shape[1]]
         for before, start, end in zip(bounds, bounds[1:], bounds[2:]):
-            if end - start >= 2 * HOLD:
+            if end - start >= 2 * HOLD and alive[episode, end - 1]:
                 old = _level(z[episode, before:start])
                 found.append(
                     _after_change(
@@ -112,6 +116,19 @@ def recovery(z: np.ndarray, reward: np.ndarray, changes: np.ndarray) -> Recovery
                 )
     columns = np.array(found, np.float64).reshape(-1, 3).T
     return Recovery(*columns)
+
+
+def settled(changes: np.ndarray, alive: np.ndarray, window: int) -> np.ndarray:
+    """Returns which steps `[E, L]` have a window full of the task in force.
+
+    Args:
+      changes: `[E, L]` bool, steps that are the first of a new task.
+      alive: `[E, L]` bool, the robot had not fallen before the step.
+      window: T.
+    """
+    steps = np.arange(changes.shape[1])
+    last = np.maximum.accumulate(np.where(changes, steps, 0), 1)
+    return alive & (steps - last >= window)
 
 
 def _level(values: np.ndarray) -> np.ndarray:

@@ -27,8 +27,10 @@ MAX_SKIPPED = 100
 """Gradients in a row that are not finite before a run gives up."""
 
 
-def spmd(step: Callable[..., Any]) -> Any:
+def spmd(step: Callable[..., Any], devices: Sequence[Any] | None = None) -> Any:
     """Maps `step(learner, worker) -> (learner, worker, metrics)` over all devices.
+
+    Or over those that are given: described ones, which only compile.
 
     The learner is the same on every device and has no device axis; every leaf of the
     worker has a leading device axis `[D, ...]`. Both are donated. `step` must return
@@ -37,13 +39,15 @@ def spmd(step: Callable[..., Any]) -> Any:
     processes it is lowered for the shapes of this process's rows; what is compiled of
     it takes and returns global arrays, see `join`.
     """
+    if devices is None and jax.process_count() == 1:
+        devices = in_order(jax.devices())
     return jax.pmap(
         step,
         axis_name=DEVICES,
         in_axes=(None, 0),
         out_axes=(None, 0, None),
         donate_argnums=(0, 1),
-        devices=in_order(jax.devices()) if jax.process_count() == 1 else None,
+        devices=devices,
     )
 
 

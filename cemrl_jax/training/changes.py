@@ -25,6 +25,7 @@ MAY_CHANGE = (
     "train.max_hours",
     "evaluation.*",
     "checkpoint.*",
+    "logging.*",
 )
 """Fields that `--resume` may give another value: what is stored stays meaningful."""
 
@@ -39,6 +40,7 @@ SHAPES = (
     "elbo.decoder_width_factor",
     "elbo.state_size",
     "elbo.prior",
+    "sac.context",
     "sac.hidden_size",
     "sac.num_layers",
     "sac.critic_layer_norm",

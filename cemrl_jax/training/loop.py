@@ -22,7 +22,10 @@ from cemrl_jax.training.programs import Programs, compile_programs
 from cemrl_jax.training.run import Run
 from cemrl_jax.training.signals import StopRequest
 from cemrl_jax.training.state import State
-from cemrl_jax.training.storage import FAILED, Ring, Storage
+from cemrl_jax.training.storage import CHECKPOINTS, FAILED, Ring, Storage
+
+MAX_BROKEN = 0.1
+"""Share of a collect's steps that may break an environment before a run gives up."""
 
 
 @dataclasses.dataclass
@@ -195,7 +198,11 @@ class Group:
         self._add_counts(rows)
         problems = self._find_failures(rows)
         live = [r for r, m in zip(rows, self._members) if m.failed is None] or rows
-        shown = {name: float(np.mean([row[name] for row in live])) for name in rows[0]}
+        shown = {
+            name: float(np.mean([row[name] for row in live if name in row]))
+            for row in live
+            for name in row
+        }
         for row, member in zip(rows, self._members):
             if member.failed in (None, self.epoch):
                 member.progress.row(row, shown)
@@ -254,8 +261,9 @@ class Group:
         for number, (row, member) in enumerate(zip(rows, self._members)):
             bad = sorted(name for name, x in row.items() if not np.isfinite(x))
             problem = f"{', '.join(bad)} is not finite" if bad else ""
-            if row.get("collect/broken", 0) >= self.config.rollout.num_envs:
-                problem = "all environments broke: see collect/broken"
+            broken = row.get("collect/broken", 0)
+            if broken > MAX_BROKEN * self.config.collect_steps:
+                problem = f"collect/broken: {broken:.0f} steps broke an environment"
             if row["train/skipped_in_a_row"] >= parallel.MAX_SKIPPED:
                 problem = f"{parallel.MAX_SKIPPED} gradients in a row were not finite"
             if problem and member.failed is None:
@@ -274,9 +282,11 @@ class Group:
             with Checkpoints(run.directory / FAILED) as saved:
                 state = run.position() | {"ring": None}
                 saved.save(run.epoch, self._learner_of(number), state, -np.inf)
+            good = self._members[number].storage.newest_epoch
+            place = "none" if good is None else run.directory / CHECKPOINTS / str(good)
             text = (
-                f"epoch {self.epoch}: {problem}. The last good checkpoint is kept; its"
-                f" weights now are in {run.directory / FAILED}"
+                f"epoch {self.epoch}: {problem}. The last good checkpoint is {place};"
+                f" its weights now are in {run.directory / FAILED}"
                 f" (scripts/play.py --run={run.directory} --checkpoint={FAILED}); try a"
                 " lower sac.learning_rate or elbo.learning_rate"
             )

@@ -13,7 +13,7 @@ from cemrl_jax.agents.algorithms import make_algorithm
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.data import success
 from cemrl_jax.envs import Task
-from cemrl_jax.evaluation import cases
+from cemrl_jax.evaluation import cases, inference
 from cemrl_jax.evaluation.evaluate import (
     Rows,
     Scores,
@@ -60,17 +60,29 @@ class Evaluator:
       parts: the headline, and the other cases of a checkpoint's evaluation.
       num_seeds: N.
       base_names: names of the base tasks, see `NonStationaryEnv`.
+      window_steps: T.
+      num_classes: K.
     """
 
     program: Program
     parts: tuple[Part, ...]
     num_seeds: int
-    base_names: tuple[str, ...] = ()
+    base_names: tuple[str, ...]
+    window_steps: int
+    num_classes: int
 
     def __call__(
         self, learner: Any, complete: bool
     ) -> tuple[list[dict[str, float]], float]:
-        """Returns mean returns and success rates of each case by seed, and seconds."""
+        """Returns the numbers of each case for each seed, and seconds.
+
+        Those are the mean return and success rates.
+
+        Args:
+          learner: of all seeds.
+          complete: evaluate all cases, and say how tasks are inferred: see
+            `cemrl_jax.evaluation.inference`.
+        """
         results: list[dict[str, float]] = [{} for _ in range(self.num_seeds)]
         total_seconds = 0.0
         for part in self.parts if complete else self.parts[:1]:
@@ -79,16 +91,21 @@ class Evaluator:
             scores = jax.tree.map(functools.partial(self._rows, part), values)
             for number, result in enumerate(results):
                 own = jax.tree.map(lambda x, number=number: x[:, number], scores)
-                for case, split in part.rows.by_case(own).items():
-                    result |= self._metrics(case, split)
+                split = part.rows.by_case(own)
+                for case, values in split.items():
+                    result |= self._metrics(case, values)
+                if complete and inference.CASE in split:
+                    seen = split[inference.CASE].traces
+                    result |= inference.metrics(
+                        seen, self.window_steps, self.num_classes
+                    )
         return results, total_seconds
 
     def _rows(self, part: Part, values: Any) -> np.ndarray:
-        """Returns `[total, N, ...]` on every process."""
-        if self.num_seeds > 1:
-            values = jnp.swapaxes(values, 1, 2)
-        rows = parallel.collect_rows(values, part.total)
-        return rows if self.num_seeds > 1 else rows[:, None]
+        """Returns what the program gave of each episode and seed, `[n, N, ...]`."""
+        if self.num_seeds == 1:
+            return parallel.collect_rows(values, part.total)[:, None]
+        return parallel.collect_rows(jnp.swapaxes(values, 1, 2), part.total)
 
     def _metrics(self, case: cases.Case, scores: Scores) -> dict[str, float]:
         """Returns the numbers of a case; no rate of a base task without episodes."""
@@ -184,7 +201,14 @@ def compile_programs(
     calls_host = config.env.resolved_engine == "mujoco"
     quickly = ("collect", "evaluate") if calls_host else ()
     programs = compile_all(lower, say, quickly)
-    evaluate = Evaluator(programs.pop("evaluate"), parts, num_seeds, env.base_names)
+    evaluate = Evaluator(
+        programs.pop("evaluate"),
+        parts,
+        num_seeds,
+        env.base_names,
+        config.encoder.window_steps,
+        config.encoder.num_classes,
+    )
     own = state.num_bytes([start.worker, *(part.share for part in parts)])
     resident = state.num_bytes(start.learner) + own // parallel.num_local_devices()
     return Programs(programs, evaluate, resident)

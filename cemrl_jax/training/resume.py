@@ -14,12 +14,16 @@ from cemrl_jax.agents.algorithms import make_algorithm
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.data import replay
 from cemrl_jax.data.types import ReplayState, WorkerState
-from cemrl_jax.envs import Task
 from cemrl_jax.runtime import parallel
 from cemrl_jax.training import changes, seeds, storage
 from cemrl_jax.training.checkpoint import CheckpointError, Checkpoints
 from cemrl_jax.training.run import POSITION, Run, start_run, stored_pools
-from cemrl_jax.training.state import State, example_transition, first
+from cemrl_jax.training.state import (
+    State,
+    example_transition,
+    first,
+    initial_worker,
+)
 
 LATEST = "latest"
 
@@ -95,69 +99,97 @@ def is_finished(config: Config, directory: pathlib.Path) -> bool:
     return saved.state["begun"] and saved.state["epoch"] >= config.train.num_epochs
 
 
-def resume_run(config: Config, directory: pathlib.Path) -> Run:
-    """Returns the run in a folder as it was saved last.
+@dataclasses.dataclass(frozen=True)
+class Reopened:
+    """Runs that go on together: where they stand is known, their state is not read.
 
-    With as many devices as before it continues to the last digit. With another number
-    the replay is shared out anew and the devices draw other random numbers. A run that
-    has not saved anything begins again.
-
-    Raises:
-      CheckpointError: what was saved last cannot be read.
-      ConfigError: the configuration has a field that the run cannot change.
+    Attributes:
+      runs: without their state, where all of them were saved last.
+      points: what each saved there; none if nothing was saved and they begin again.
+      later: what some saved after that, which comes again.
     """
-    changes.check_resume(config_lib.load(directory / "config.json"), config)
-    saved = storage.newest(directory)
-    if saved is None:
-        return start_run(config, directory, stored_pools(config, directory))
-    run = _restored(config, directory, saved)
-    run.worker = parallel.place(run.worker)
-    return run
+
+    runs: list[Run]
+    points: list[storage.Saved]
+    later: list[storage.Saved]
+
+    def restore(self) -> State | None:
+        """Returns the joint state that was saved; None if the runs begin again.
+
+        With as many devices as before they continue to the last digit. With another
+        number the replay is shared out anew and the devices draw other random numbers.
+        What a seed has saved later than the others is deleted.
+
+        Raises:
+          CheckpointError: what was saved cannot be read.
+        """
+        if not self.points:
+            return None
+        config = self.runs[0].config
+        algorithm = make_algorithm(config, config.env.make())
+        like = jax.eval_shape(algorithm.init, jax.random.key(0))
+        learner = seeds.stack([point.learner(like) for point in self.points])
+        worker = _worker(self.runs, self.points)
+        if parallel.is_first_process():
+            for point in self.later:
+                point.forget()
+        return State(learner, worker)
 
 
-def resume_together(
-    config: Config, directories: Sequence[pathlib.Path]
-) -> tuple[list[Run], State | None]:
-    """Returns the runs of several seeds where all of them were saved last.
-
-    What a seed has saved after that is deleted: it comes again.
+def reopen(config: Config, directories: Sequence[pathlib.Path]) -> Reopened:
+    """Returns the runs of several seeds, or of one, where all of them were saved last.
 
     Args:
-      config: of all of them, but for the seed.
+      config: of all of them, but for the seed where there are several.
       directories: their folders.
 
-    Returns:
-      The runs, without their state, and the joint state; None if they begin again,
-      because nothing was saved.
-
     Raises:
-      CheckpointError: what was saved cannot be read.
+      CheckpointError: what says where a run stands cannot be read.
       ConfigError: a field that a run cannot change, or the runs do not fit together.
     """
     stored = [config_lib.load(path / "config.json") for path in directories]
-    own = [dataclasses.replace(config, seed=x.seed, num_seeds=1) for x in stored]
+    own = [config]
+    if len(directories) > 1:
+        own = [dataclasses.replace(config, seed=x.seed, num_seeds=1) for x in stored]
     for old, new in zip(stored, own):
         changes.check_resume(old, new)
-    points = [storage.saved(path) for path in directories]
+    runs = [
+        Run(one, path, None, None, stored_pools(one, path))
+        for one, path in zip(own, directories)
+    ]
+    if len(directories) == 1:
+        newest = storage.newest(directories[0])
+        points = [[newest] if newest else []]
+    else:
+        points = [storage.saved(path) for path in directories]
     if not any(points):
-        pools = [stored_pools(*pair) for pair in zip(own, directories)]
-        runs = [Run(c, d, None, None, p) for c, d, p in zip(own, directories, pools)]
-        return runs, None
+        return Reopened(runs, [], [])
     clock = _last_in_common(directories, points)
-    runs = []
-    for one, path, found in zip(own, directories, points):
-        point = next(point for point in found if point.clock == clock)
-        runs.append(_restored(one, path, point))
-    if parallel.is_first_process():
-        for found in points:
-            for point in found:
-                if point.clock > clock:
-                    point.forget()
-    learner = seeds.stack([run.learner for run in runs])
-    worker = parallel.place(seeds.join([run.worker for run in runs]))
-    for run in runs:
-        run.learner = run.worker = None
-    return runs, State(learner, worker)
+    chosen = [next(x for x in found if x.clock == clock) for found in points]
+    for run, point in zip(runs, chosen):
+        if point.state["ring"] is None:
+            raise CheckpointError(
+                f"epoch {point.number} in {point.folder} was saved with"
+                " checkpoint.replay=False: it holds weights only, use --init-from"
+            )
+        for name in POSITION:
+            setattr(run, name, point.state[name])
+    later = [point for found in points for point in found if point.clock > clock]
+    return Reopened(runs, chosen, later)
+
+
+def resume_run(config: Config, directory: pathlib.Path) -> Run:
+    """Returns the run in a folder as it was saved last, see `reopen` and `restore`.
+
+    A run that has not saved anything begins again.
+    """
+    reopened = reopen(config, [directory])
+    (run,) = reopened.runs
+    state = reopened.restore()
+    if state is None:
+        return start_run(config, directory, run.pools)
+    run.learner, run.worker = state.learner, state.worker
+    return run
 
 
 def _last_in_common(
@@ -182,43 +214,69 @@ def _last_in_common(
     )
 
 
-def _restored(config: Config, directory: pathlib.Path, saved: storage.Saved) -> Run:
-    """Returns a run with its learner on one device and its worker on the host."""
-    if saved.state["ring"] is None:
-        raise CheckpointError(
-            f"epoch {saved.number} in {saved.folder} was saved with"
-            " checkpoint.replay=False: it holds weights only, use --init-from"
-        )
-    pools = stored_pools(config, directory)
-    env = config.env.make()
-    like = jax.eval_shape(make_algorithm(config, env).init, jax.random.key(0))
-    learner = saved.learner(like)
-    ring = storage.Ring(**saved.state["ring"])
-    example = example_transition(env, first(pools["train"]))
-    data = storage.read_ring(directory, ring, jax.eval_shape(lambda: example))
-    num_devices = parallel.num_devices()
-    worker = WorkerState(
-        replay=_replay(data, ring, num_devices, config.replay_length),
-        key=_keys(saved.state["keys"], num_devices),
-        tasks=_for_devices(pools["train"], num_devices),
+def _worker(runs: Sequence[Run], points: Sequence[storage.Saved]) -> WorkerState:
+    """Returns the joint worker of runs as it was saved.
+
+    The experience goes to the devices collect by collect, so that beside the replay
+    there is never more than one collect in memory.
+    """
+    config, num_devices = runs[0].config, parallel.num_devices()
+    pools = [run.pools["train"] for run in runs]
+    worker = initial_worker(config, [run.config.seed for run in runs], pools)
+    rings = [storage.Ring(**point.state["ring"]) for point in points]
+    places = layout(rings, config.replay_length)
+    example = example_transition(config.env.make(), first(pools[0]))
+    like, data = jax.eval_shape(lambda: example), worker.replay.data
+    for collect, start in places.starts.items():
+        rows = [storage.read_collect(run.directory, collect, like) for run in runs]
+        parts = [
+            jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), one)
+            for one in rows
+        ]
+        chunk = parts[0]
+        if len(parts) > 1:
+            chunk = jax.tree.map(lambda *x: np.stack(x, 1), *parts)
+        data = replay.paste(data, parallel.place(chunk), start)
+    counts = np.full((2, num_devices), [[places.cursor], [places.size]], np.int32)
+    cursor, size = parallel.place(list(counts))
+    keys = [_keys(point.state["keys"], num_devices) for point in points]
+    key = keys[0] if len(keys) == 1 else jnp.stack(keys, 1)
+    return worker.replace(
+        replay=ReplayState(data=data, cursor=cursor, size=size),
+        key=parallel.place(key),
     )
-    where = {name: saved.state[name] for name in POSITION}
-    return Run(config, directory, learner, worker, pools, **where)
 
 
-def _replay(
-    data: Any, ring: storage.Ring, num_devices: int, length: int
-) -> ReplayState:
-    """Shares experience `[E, L, ...]` out: `[D, E / D, length, ...]`, on the host."""
-    split = jax.tree.map(
-        lambda leaf: leaf.reshape(num_devices, -1, *leaf.shape[1:]), data
-    )
-    state = ReplayState(
-        data=split,
-        cursor=jnp.full(num_devices, ring.cursor, jnp.int32),
-        size=jnp.full(num_devices, ring.held * ring.num_steps, jnp.int32),
-    )
-    return replay.resize(state, length)
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where collects go in a ring; counts are per environment.
+
+    Attributes:
+      starts: collect -> its first transition.
+      cursor: where the next transition goes.
+      size: transitions held.
+    """
+
+    starts: dict[int, int]
+    cursor: int
+    size: int
+
+
+def layout(rings: Sequence[storage.Ring], length: int) -> Layout:
+    """Returns the layout of what all rings held in one of a length.
+
+    As it was, if they were as long; in one that is longer or shorter the newest
+    collects that fit, from its beginning on.
+    """
+    ring = rings[0]
+    if length == ring.length and all(other == ring for other in rings):
+        starts = {number: ring.start(number) for number in ring.numbers}
+        return Layout(starts, ring.cursor, ring.held * ring.num_steps)
+    held = min(length // ring.num_steps, *(other.held for other in rings))
+    newest = range(ring.collects - held, ring.collects)
+    starts = {number: place * ring.num_steps for place, number in enumerate(newest)}
+    size = held * ring.num_steps
+    return Layout(starts, size % length, size)
 
 
 def _keys(stored: list[list[int]], num_devices: int) -> jax.Array:
@@ -226,10 +284,6 @@ def _keys(stored: list[list[int]], num_devices: int) -> jax.Array:
     keys = jax.random.wrap_key_data(jnp.array(stored, jnp.uint32))
     same = len(stored) == num_devices
     return keys if same else parallel.split_keys(keys[0], num_devices)
-
-
-def _for_devices(tasks: Task, num_devices: int) -> Task:
-    return jax.tree.map(lambda leaf: np.repeat(leaf[None], num_devices, 0), tasks)
 
 
 def with_weights(

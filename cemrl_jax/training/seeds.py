@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cemrl_jax.data.types import ReplayState, WorkerState
@@ -47,25 +46,6 @@ def stack(trees: Sequence[Any]) -> Any:
     if len(trees) == 1:
         return trees[0]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
-
-
-def join(workers: Sequence[WorkerState]) -> WorkerState:
-    """Returns workers `[D, ...]` of the host as one, see `WORKER_AXES`."""
-    if len(workers) == 1:
-        return workers[0]
-
-    def stack_rows(*leaves: Any) -> Any:
-        if jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):
-            return jnp.stack(leaves, 1)
-        return np.stack(leaves, 1)
-
-    one = workers[0]
-    data = jax.tree.map(stack_rows, *[worker.replay.data for worker in workers])
-    return WorkerState(
-        replay=one.replay.replace(data=data),
-        key=stack_rows(*[worker.key for worker in workers]),
-        tasks=jax.tree.map(stack_rows, *[worker.tasks for worker in workers]),
-    )
 
 
 def learner_of(learner: Any, number: int, num_seeds: int) -> Any:

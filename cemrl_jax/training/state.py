@@ -61,30 +61,41 @@ def initial(config: Config, numbers: Sequence[int], pools: Sequence[Task]) -> St
       numbers: the seeds.
       pools: the training tasks `[M]` of each.
     """
+    keys = [Keys.of(number).agent for number in numbers]
+    algorithm = make_algorithm(config, config.env.make())
+    init = seeds.for_seeds(algorithm.init, len(numbers))
+    learner = jax.jit(init)(keys[0] if len(keys) == 1 else _join(keys))
+    return State(learner=learner, worker=initial_worker(config, numbers, pools))
+
+
+def initial_worker(
+    config: Config, numbers: Sequence[int], pools: Sequence[Task]
+) -> WorkerState:
+    """Returns the workers `[D, ...]` of `initial`, their replays empty."""
     num_seeds, num_devices = len(numbers), parallel.num_devices()
-    keys = [Keys.of(number) for number in numbers]
-    env = config.env.make()
-    init = seeds.for_seeds(make_algorithm(config, env).init, num_seeds)
-    alone = num_seeds == 1
-    learner = jax.jit(init)(keys[0].agent if alone else _join([k.agent for k in keys]))
-    workers = [parallel.split_keys(k.workers, num_devices) for k in keys]
-    make = seeds.worker_for_seeds(_make_worker(config, env, pools[0]), num_seeds)
-    if alone:
-        worker = parallel.on_each_device(make, workers[0], pools[0])
-    else:
-        worker = parallel.on_each_device(make, _join(workers, 1), seeds.stack(pools))
-    return State(learner=learner, worker=worker)
+    keys = [
+        parallel.split_keys(Keys.of(number).workers, num_devices) for number in numbers
+    ]
+    make = _make_worker(config, config.env.make(), pools[0])
+    make = seeds.worker_for_seeds(make, num_seeds)
+    if num_seeds == 1:
+        return parallel.on_each_device(make, keys[0], pools[0])
+    return parallel.on_each_device(make, _join(keys, 1), seeds.stack(pools))
 
 
-def shapes(config: Config, num_seeds: int, tasks: Task) -> State:
+def shapes(
+    config: Config, num_seeds: int, tasks: Task, num_devices: int | None = None
+) -> State:
     """Returns the shapes of `initial`, with the rows of this process's devices.
 
     Args:
       config: of the run.
       num_seeds: N.
       tasks: the training tasks `[M]` of one seed; only shapes matter.
+      num_devices: devices that are described, in place of those that are here.
     """
     env = config.env.make()
+    num_rows = num_devices or parallel.num_local_devices()
 
     def all_rows(key: Array, tasks: Task) -> State:
         keys = key if num_seeds == 1 else jnp.stack([key] * num_seeds)
@@ -92,8 +103,9 @@ def shapes(config: Config, num_seeds: int, tasks: Task) -> State:
         if num_seeds > 1:
             pools = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_seeds), tasks)
         learner = seeds.for_seeds(make_algorithm(config, env).init, num_seeds)(keys)
-        make = seeds.worker_for_seeds(_make_worker(config, env, tasks), num_seeds)
-        rows = jnp.stack([keys] * parallel.num_local_devices())
+        make_worker = _make_worker(config, env, tasks, num_devices)
+        make = seeds.worker_for_seeds(make_worker, num_seeds)
+        rows = jnp.stack([keys] * num_rows)
         return State(learner, jax.vmap(make, (0, None))(rows, pools))
 
     return jax.eval_shape(all_rows, jax.random.key(0), tasks)
@@ -104,10 +116,12 @@ def num_bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _make_worker(config: Config, env: NonStationaryEnv, tasks: Task) -> Any:
+def _make_worker(
+    config: Config, env: NonStationaryEnv, tasks: Task, num_devices: int | None = None
+) -> Any:
     """Returns a function of a device's key and tasks that makes its worker."""
     example = example_transition(env, first(tasks))
-    num_envs = config.rollout.num_envs // parallel.num_devices()
+    num_envs = config.rollout.num_envs // (num_devices or parallel.num_devices())
 
     def make(key: Array, tasks: Task) -> WorkerState:
         memory = replay.init(example, num_envs, config.replay_length)

@@ -12,9 +12,6 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import numpy as np
-
 from cemrl_jax.data.types import Transition
 from cemrl_jax.runtime import parallel
 from cemrl_jax.training.checkpoint import CheckpointError, Checkpoints
@@ -128,6 +125,11 @@ class Storage:
             interrupted.save(number, learner, state, 0.0)
             interrupted.wait()
 
+    @property
+    def newest_epoch(self) -> int | None:
+        """The number of the newest checkpoint, being written included, if any."""
+        return max(self._epochs.epochs(), default=None)
+
     def is_best(self, value: float) -> bool:
         """Returns whether no checkpoint has a value as high as this."""
         return self._epochs.is_best(value)
@@ -233,30 +235,15 @@ def failed(directory: pathlib.Path) -> int | None:
     return epochs[-1] if epochs and epochs[-1] > max(good, default=-1) else None
 
 
-def read_ring(directory: pathlib.Path, ring: Ring, like: Transition) -> Transition:
-    """Returns the experience of all devices on the host, `[E, L, ...]`.
+def read_collect(directory: pathlib.Path, collect: int, like: Transition) -> Transition:
+    """Returns the experience of a collect of all devices on the host, `[E, n, ...]`.
 
     Args:
       directory: of the run.
-      ring: what the replay held.
+      collect: its number.
       like: one transition, for the structure and the dtypes.
 
     Raises:
       CheckpointError: some of it is missing or damaged.
     """
-    journal, data = Journal(directory / REPLAY), None
-    for collect in ring.numbers:
-        rows = journal.read(collect, like)
-        if data is None:
-            data = jax.tree.map(
-                lambda leaf: np.zeros(
-                    (len(leaf), ring.length, *leaf.shape[2:]), leaf.dtype
-                ),
-                rows,
-            )
-        start = ring.start(collect)
-        for old, new in zip(jax.tree.leaves(data), jax.tree.leaves(rows), strict=True):
-            old[:, start : start + ring.num_steps] = new
-    if data is None:
-        raise CheckpointError(f"no experience in {directory}")
-    return data
+    return Journal(directory / REPLAY).read(collect, like)

@@ -71,7 +71,8 @@ class BatchSimulator(Simulator):
     """See `Simulator`.
 
     Attributes:
-      num_threads: threads that step simulations; 0 for as many as there are cores.
+      num_threads: threads that step simulations; 0 for as many as there are cores
+        that this process may use.
     """
 
     num_threads: int = 0
@@ -173,14 +174,21 @@ class BatchSimulator(Simulator):
 
     def _batch(self, num_simulations: int, overrides: tuple[str, ...]) -> Batch:
         """Returns simulations whose expanded fields are those that are overridden."""
-        key = (num_simulations, overrides)
+        key = (os.getpid(), num_simulations, overrides)  # a child has no threads
         if key not in self._batches:
-            cores = self.num_threads or os.cpu_count() or 1
-            batch = Batch(self.model, num_simulations, min(cores, num_simulations))
+            threads = min(self.num_threads or _num_cores(), num_simulations)
+            batch = Batch(self.model, num_simulations, threads)
             for name in self.readings:  # is computed from the first call on
                 batch.bind(name)
             self._batches[key] = batch
         return self._batches[key]
+
+
+def _num_cores() -> int:
+    """Returns the cores that this process may use (`taskset`, cgroups' cpusets)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def load(source: ModelFile) -> BatchSimulator:

@@ -284,10 +284,10 @@ def shelf_place(scene: Scene) -> Judgement:
     cage = caged(scene, pads(scene, 0.02, 0.05), 0.01)
     grasp = gripped(scene, cage)
     below = (z > 0) & (z < 0.24) & (jnp.abs(x - target[0]) < 0.15)
-    front = (y - (target[1] - 0.15)) / 0.15
-    lost = hamacher(jnp.clip(front, 0.0, 1.0), jnp.clip((0.24 - z) / 0.24, 0.0, 1.0))
-    above = jnp.where(below & (front > 0) & (front < 1), there - lost, there)
-    above = jnp.where(below & (front > 1), 0.0, jnp.clip(above, 0.0, 1.0))
+    depth = 1 + (y - target[1]) / 0.15
+    lost = hamacher(jnp.clip(depth, 0.0, 1.0), jnp.clip(1 - z / 0.24, 0.0, 1.0))
+    lost = jnp.where(depth > 1, 1.0, lost)
+    above = jnp.clip(there - jnp.where(below, lost, 0.0), 0.0, 1.0)
     reward = hamacher(grasp, there) + bonus(held(scene, 0.025), above)
     return jnp.where(left < CLOSE, FULL, reward), left <= 0.07
 

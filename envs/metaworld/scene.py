@@ -28,9 +28,9 @@ class Start(struct.PyTreeNode):
 
     Attributes:
       target: `[3]` the goal, m.
-      object: `[3]` where the object was placed, m; for what is fixed to the table
-        (door, drawer that opens, window, lever, button) where its body is. The drawer
-        that closes has its handle here.
+      object: `[3]` where the object was placed, m. Of what is fixed to the table (door,
+        drawer to open, window, lever, button) it is the place of that body; of the
+        drawer to close it is the observed handle.
       hand: `[3]` where the hand is sent at the start of an episode, m.
       tcp: `[3]` the point between the fingers at the start of an episode, m.
     """

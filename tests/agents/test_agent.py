@@ -15,7 +15,7 @@ from helpers import (
     tiny_agent,
 )
 
-from cemrl_jax.agents.cemrl.agent import make_agent
+from cemrl_jax.agents.cemrl.agent import ContextPolicy, make_agent
 from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.data.types import Transition
 
@@ -297,7 +297,7 @@ def test_the_policy_without_noise_is_the_mean_of_the_policy_with_noise_at_zero()
     key = jax.random.key(0)
     modes = jnp.array([True, False, True, False])
     act = lambda mode: np.asarray(  # noqa: E731
-        (policy := agent.policy(learner, mode)).act(policy.start(4), obs, key)
+        (policy := ContextPolicy(agent, learner, mode)).act(policy.start(4), obs, key)
     )
     quiet, loud, mixed = act(True), act(False), act(modes)
     assert np.all(quiet != loud)

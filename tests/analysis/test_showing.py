@@ -14,9 +14,12 @@ import pytest
 from helpers import make_agent, run_training, tiny_config, use_devices
 
 from cemrl_jax.analysis import scene, viewer, window
+from cemrl_jax.analysis.restore import restore
 from cemrl_jax.commands import play
 from cemrl_jax.config import ConfigError
 from cemrl_jax.envs.robots import Ant, HalfCheetah, Point
+from cemrl_jax.training.checkpoint import Checkpoints
+from cemrl_jax.training.storage import FAILED
 
 pytest.importorskip("matplotlib")
 ffmpeg = pytest.importorskip("imageio_ffmpeg")
@@ -62,6 +65,22 @@ def test_a_video_has_a_frame_for_each_step_and_a_cursor_that_moves(
 def test_where_ffmpeg_fails_it_says_why(folder, monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="cannot write"):
         run_play(folder, monkeypatch, f"--video={tmp_path}/nowhere/episode.mp4")
+
+
+def test_weights_that_are_not_numbers_any_more_are_played_as_well(
+    folder, monkeypatch, tmp_path, capsys
+):
+    run = shutil.copytree(folder, tmp_path / "run")
+    restored = restore(run)
+    spoilt = jax.tree.map(
+        lambda leaf: leaf * np.nan if leaf.dtype == np.float32 else leaf,
+        restored.learner,
+    )
+    with Checkpoints(run / FAILED) as saved:
+        saved.save(2, spoilt, {"ring": None}, -np.inf)
+    run_play(run, monkeypatch, "--checkpoint=failed")
+    assert "the robot falls after 1 of 20 steps" in capsys.readouterr().out
+    assert (run / "strip.png").stat().st_size > 5000
 
 
 def data_of(page):

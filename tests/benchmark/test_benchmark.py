@@ -295,6 +295,9 @@ def test_the_table_compares_with_the_original_at_its_sizes_only(rows):
         ["--config=configs/benchmark_cpu.py", "--base=configs/benchmark_cpu.py"],
         ["--compare", "missing.jsonl", "missing.jsonl"],
         ["--table", "pyproject.toml"],
+        ["--check-predictions", "missing.jsonl", "missing.jsonl"],
+        ["--config=configs/quickstart.py", "--compile-for=a100"],
+        ["--config=configs/benchmark_cpu.py", "--phases=train"],
         ["--table", "a", "--config=configs/benchmark_cpu.py"],
     ],
 )

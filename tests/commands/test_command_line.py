@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import NoReturn
 
+import jax
 import numpy as np
 import pytest
 from helpers import PRESETS, ROOT, preset, random_transitions, tiny_config
@@ -17,6 +18,7 @@ from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.envs.robots import Point
 from cemrl_jax.envs.schedules import Location, Timed
 from cemrl_jax.envs.tasks import Direction
+from cemrl_jax.runtime import provenance
 
 DEBUG = str(ROOT / "configs" / "debug.py")
 
@@ -334,6 +336,11 @@ def test_training_in_a_process_of_its_own_writes_a_run_that_evaluate_reads(tmp_p
     assert f"results in {run}" in printed
     data = json.loads((run / "config.json").read_text())
     assert data["encoder"]["num_classes"] == 2
+    (start,) = provenance.read(run)
+    assert "scripts/train.py --config=" in start["command"]
+    assert start["versions"]["jax"] == jax.__version__
+    assert start["revision"] == provenance.revision()
+    assert (start["platform"], start["engine"], start["epoch"]) == ("cpu", None, 0)
     in_a_process("evaluate", f"--run={run}", "--episodes=1")
     lines = (run / "evaluation.csv").read_text().splitlines()
     assert lines[0] == ",".join(evaluate.COLUMNS)

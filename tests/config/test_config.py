@@ -179,6 +179,12 @@ def test_get_field_names_the_nearest_field_of_another_branch():
             "elbo.prior='fix' must be one of fixed, learnt; did you mean fixed?",
         ),
         (
+            "sac__context",
+            "orakle",
+            "sac.context='orakle' must be one of inferred, oracle, blind;"
+            " did you mean oracle?",
+        ),
+        (
             "sac__temperature",
             "learned",
             "sac.temperature='learned' must be one of learnt, conditioned, fixed;"

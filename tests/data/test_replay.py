@@ -266,45 +266,18 @@ def test_is_in_train_says_what_the_split_draws(fold):
     np.testing.assert_array_equal(ours, expected)
 
 
-# ---------------------------------------------------------------- resize
+# ---------------------------------------------------------------- pasting
 
 
-def on_host(state: ReplayState) -> ReplayState:
-    """`[E, L]` -> `[D, E, L]` with two devices, the second one's rewards negated."""
-
-    def pair(leaf: jax.Array) -> np.ndarray:
-        return np.stack([leaf, leaf])
-
-    both = jax.tree.map(pair, state)
-    sign = np.array([1.0, -1.0], np.float32)[:, None, None]
-    return both.replace(data=both.data.replace(reward=both.data.reward * sign))
-
-
-@pytest.mark.parametrize("num_chunks", [1, 4, 6, 7])
-@pytest.mark.parametrize("length", [10, 20, 30, 40, 60])
-def test_resize_keeps_the_newest_in_order(num_chunks, length):
-    made = num_chunks * 10
-    old = on_host(filled(num_chunks, steps=10, length=40))
-    new = replay.resize(old, length)
-    kept = min(made, 40, length)
-    np.testing.assert_array_equal(new.size, [kept, kept])
-    assert new.data.reward.shape == (2, NUM_ENVS, length)
-    ring = np.asarray(new.data.reward)
-    place = (np.asarray(new.cursor)[0] - kept + np.arange(kept)) % length
-    expected = 1000 * np.arange(NUM_ENVS)[:, None] + np.arange(made - kept, made)
-    np.testing.assert_array_equal(ring[0][:, place], expected)
-    np.testing.assert_array_equal(ring[1][:, place], -expected)
-
-
-def test_resize_to_the_same_length_changes_nothing():
-    old = on_host(filled(3, steps=10, length=40))
-    assert replay.resize(old, 40) is old
-
-
-def test_a_resized_ring_goes_on():
-    old = on_host(filled(6, steps=10, length=40))
-    new = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), replay.resize(old, 60))
-    falls = np.zeros((NUM_ENVS, 10), bool)
-    state = replay.add(new, numbered_chunk(60, 10, falls))
-    times = np.sort(np.asarray(state.data.reward[0, : int(state.size)]))
-    np.testing.assert_array_equal(times, np.arange(20, 70))
+@pytest.mark.parametrize("seed", [None, 1])
+def test_a_chunk_is_cut_out_where_it_was_pasted_and_the_rest_stays(seed):
+    lead = (2, NUM_ENVS) if seed is None else (2, 4, NUM_ENVS)
+    own = slice(None) if seed is None else seed
+    ring, chunk = random_transitions(0, *lead, 40), random_transitions(1, *lead, 10)
+    new = replay.paste(jax.tree.map(jnp.array, ring), chunk, 20)
+    for start, source in ((0, ring), (10, ring), (20, chunk), (30, ring)):
+        cut = replay.cut(new, seed, start, 10)
+        place = 0 if source is chunk else start
+        for got, old in zip(jax.tree.leaves(cut), jax.tree.leaves(source), strict=True):
+            expected = old[:, own] if seed is not None else old
+            np.testing.assert_array_equal(got, expected[:, :, place : place + 10])

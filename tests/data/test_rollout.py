@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import FallingPoint, random_transitions, tiny_agent, with_noise
 
+from cemrl_jax.agents.base import Belief
 from cemrl_jax.agents.cemrl.encoders import MERGES
 from cemrl_jax.agents.cemrl.losses import infer_task
 from cemrl_jax.data import normalizer, replay
@@ -38,6 +39,12 @@ class Counting:
         assert transition.task is None
         return window + 1
 
+    def believe(self, window: Any, task: Any) -> Belief:
+        del task
+        z, one = window[:, None], jnp.ones((*window.shape, 1))
+        zeros = jnp.zeros(window.shape, jnp.int32)
+        return Belief(z=z, z_std=jnp.zeros_like(z), probs=one, inferred=zeros)
+
     def restart(self, window: Any, fresh: Any, restarted: Any) -> Any:
         return jnp.where(restarted, fresh, window)
 
@@ -62,6 +69,46 @@ def run(
     tasks = pool_of(0, 1, 2, 3, 4, 5)
     pool = pool_of(7.0) if pool is None else pool
     return jax.device_get(_run(limit, min_steps, tasks, pool, jnp.asarray(frozen)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """Is told the task, and pushes as it asks; counts episodes over falls."""
+
+    @property
+    def sees_task(self) -> bool:
+        return True
+
+    def start(self, num_envs: int) -> Any:
+        return jnp.zeros(num_envs)
+
+    def act(self, episodes: Any, obs: Any, key: Any, task: Any) -> Any:
+        del obs, key
+        return (0.1 * task.spec + 0.05 * episodes)[:, None]
+
+    def observe(self, episodes: Any, transition: Any) -> Any:
+        assert transition.task.spec.shape == episodes.shape
+        return episodes
+
+    def believe(self, memory: Any, task: Any, /) -> Belief:
+        return Counting().believe(memory, task)
+
+    def restart(self, episodes: Any, fresh: Any, restarted: Any) -> Any:
+        del fresh
+        return episodes + restarted
+
+
+def test_a_policy_that_says_so_sees_the_task_and_may_keep_its_memory_over_falls():
+    """Others get None for it, see `Counting`."""
+    env = NonStationaryEnv(FallingPoint(limit=0.05), Velocity(), Timed(6, 1.0))
+    tasks = pool_of(0, 1, 2, 3, 4, 5)
+    roll = jax.jit(lambda: rollout(env, Told(), tasks, tasks, jax.random.key(1), 24))
+    data = jax.device_get(roll().transitions)
+    before = np.concatenate([np.arange(6.0)[:, None], data.task.spec[:, :-1]], 1)
+    falls = np.cumsum(data.terminated, 1) - data.terminated
+    assert falls.max() > 0
+    assert (np.diff(data.task.spec, axis=1) != 0).any()
+    np.testing.assert_allclose(data.action[..., 0], 0.1 * before + 0.05 * falls)
 
 
 # ---------------------------------------------------------------- episodes

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import on_one_device, tiny_agent
+from helpers import on_one_device, random_transitions, tiny_agent
 
 from cemrl_jax.agents.cemrl.phases import make_collect
 from cemrl_jax.data import replay
+from cemrl_jax.data.rollout import Episodes, sound_returns, without_broken
 from cemrl_jax.data.types import WorkerState
 from cemrl_jax.envs import NonStationaryEnv
 from cemrl_jax.envs.robots import HalfCheetah, Point
@@ -64,18 +65,59 @@ def assert_sound(learner, worker):
             assert np.isfinite(leaf).all()
 
 
+def assert_really_made(data):
+    """Every step is one that a point makes, and episodes begin where they may."""
+    x, velocity = data.next_obs[..., 0] * 10, data.next_obs[..., 1]
+    np.testing.assert_allclose(x - data.obs[..., 0] * 10, 0.05 * velocity, atol=1e-5)
+    assert np.abs(velocity).max() <= 2.0
+    step = np.asarray(data.step)
+    begins = step[:, 1:] == 0
+    np.testing.assert_array_equal(step[:, 1:][~begins], step[:, :-1][~begins] + 1)
+    goes_on = np.asarray(data.obs)[:, 1:] == np.asarray(data.next_obs)[:, :-1]
+    assert goes_on.all(-1)[~begins].all()
+    assert (step[:, 0] == 0).all()
+
+
 @pytest.mark.parametrize("where", ["physics", "reward"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e11])
 def test_broken_steps_are_counted_and_enter_nothing(where, value):
     learner, worker, metrics = collected(Fragile(where=where, value=value))
-    assert 0 < float(metrics["collect/broken"]) < NUM_ENVS
+    assert 0 < float(metrics["collect/broken"]) < NUM_ENVS * NUM_STEPS / 2
     assert_sound(learner, worker)
-    data = worker.replay.data
-    # every step in the replay is one that was really made: it moved as a point does
-    x, velocity = data.next_obs[..., 0] * 10, data.next_obs[..., 1]
-    np.testing.assert_allclose(x - data.obs[..., 0] * 10, 0.05 * velocity, atol=1e-5)
-    assert np.abs(velocity).max() <= 2.0
+    assert_really_made(worker.replay.data)
     assert np.isfinite(metrics["collect/return"])
+
+
+def test_what_a_robot_did_before_it_broke_stays_in_the_replay():
+    """Also where all break: the steps between are sound."""
+    fragile = Fragile(limit=0.7)
+    learner, worker, metrics = collected(fragile)
+    data, plain = worker.replay.data, collected(Point())[1].replay.data
+    assert_sound(learner, worker)
+    assert_really_made(data)
+    too_fast = np.abs(np.asarray(plain.next_obs[..., 1])) > fragile.limit
+    assert too_fast.any(1).sum() >= NUM_ENVS - 1
+    assert float(metrics["collect/broken"]) >= too_fast.any(1).sum()
+    for row, end in enumerate(np.where(too_fast.any(1), too_fast.argmax(1), 20)):
+        np.testing.assert_allclose(data.obs[row, :end], plain.obs[row, :end], atol=1e-5)
+
+
+def test_rows_that_break_at_every_step_become_copies_of_others():
+    steps = random_transitions(0, 3, 4, steps=np.arange(4))
+    broken = np.zeros((3, 4), bool)
+    broken[0] = broken[1, 1] = True
+    data = without_broken(Episodes(transitions=steps, broken=jnp.array(broken)))
+    np.testing.assert_array_equal(data.reward[0], data.reward[1])
+    np.testing.assert_array_equal(data.reward[1], steps.reward[1, [0, 2, 3, 0]])
+    np.testing.assert_array_equal(data.reward[2], steps.reward[2])
+
+
+def test_returns_are_of_the_episodes_that_did_not_break():
+    steps = random_transitions(0, 3, 4)
+    broken = np.zeros((3, 4), bool)
+    broken[0, 2] = True
+    mean = sound_returns(Episodes(transitions=steps, broken=jnp.array(broken)))
+    assert float(mean) == pytest.approx(steps.reward[1:].sum(1).mean(), rel=1e-5)
 
 
 def test_a_run_without_broken_environments_is_as_it_was():

@@ -147,6 +147,17 @@ def test_physics_multiplies_at_the_highest_precision(name):
         assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
 
 
+@pytest.mark.parametrize("name", ["half_cheetah", "ant"])
+def test_a_step_has_no_loop_of_unknown_length_and_no_library_for_small_matrices(name):
+    robot = world(name).env.robot
+    state = jax.eval_shape(robot.reset, jax.random.key(0))
+    action = jnp.zeros(robot.action_size)
+    program = str(jax.make_jaxpr(robot.step)(state, action, {}))
+    assert " scan[" in program  # the sub-steps
+    for name in ("while", "cond", "cholesky", "triangular_solve"):
+        assert f" {name}[" not in program, name
+
+
 THOUSAND_CHEETAHS = """
 import os
 import jax

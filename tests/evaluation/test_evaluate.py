@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import tiny_agent, with_noise
 
+from cemrl_jax.agents.cemrl.agent import ContextPolicy
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.envs.robots import Point
 from cemrl_jax.envs.schedules import Stationary, Timed
@@ -86,6 +87,19 @@ def test_returns_are_the_sums_of_rewards():
         assert float(result.metrics[name]) == pytest.approx(values.mean(), rel=1e-5)
 
 
+def test_the_steps_in_which_another_task_begins_are_known():
+    result = evaluated(False)
+    for case in EVERY_CASE:
+        spec = result.transitions[case.metric].task.spec
+        seen = result.traces[case.metric]
+        np.testing.assert_array_equal(seen.changed[:, 1:], spec[:, 1:] != spec[:, :-1])
+        assert not seen.changed[:, 0].any()
+        assert seen.alive.all()
+        assert seen.z.shape == (*spec.shape, 1)
+        assert (seen.z[:, 0] == seen.z[0, 0]).all()  # nothing is known at the start
+        assert len(np.unique(seen.z)) > 10
+
+
 def test_without_changes_both_protocols_are_the_same_episodes():
     result = evaluated(True)
     for case in EVERY_CASE:
@@ -102,10 +116,10 @@ def test_stochastic_actions_have_noise_and_deterministic_ones_have_none():
     learner = with_noise(learner)
     for case in EVERY_CASE:
         data = result.transitions[case.metric]
-        policy = agent.policy(learner, deterministic=True)
+        policy = ContextPolicy(agent, learner, deterministic=True)
         obs = data.obs[:, 0]
         window = policy.start(len(obs))
-        quiet = np.asarray(policy.act(window, obs, jax.random.key(0)))
+        quiet = np.asarray(policy.act(window, obs, jax.random.key(0), None))
         same = np.isclose(data.action[:, 0], quiet, atol=1e-4).all(-1)
         assert same.all() if case.mode == "deterministic" else not same.any()
 

@@ -1,5 +1,7 @@
 """Statistics with known numbers."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -36,18 +38,20 @@ def changed_at(*steps, length):
     return np.isin(np.arange(length), steps)[None]
 
 
+def recovery(z, reward, changes, alive: Any = True):
+    return statistics.recovery(z, reward, changes, np.broadcast_to(alive, reward.shape))
+
+
 def test_z_that_follows_after_seven_steps_has_recovered_in_seven():
     z = np.where(np.arange(80) < 47, 0.0, 2.0)[None, :, None]
     changes = changed_at(40, length=80)
-    assert statistics.recovery(z, np.zeros((1, 80)), changes).z_steps.tolist() == [7]
+    assert recovery(z, np.zeros((1, 80)), changes).z_steps.tolist() == [7]
 
 
 def test_z_that_comes_and_goes_has_not_recovered_until_it_stays():
     z = np.where(np.arange(80) < 50, 0.0, 1.0)
     z[43] = 1.0
-    result = statistics.recovery(
-        z[None, :, None], np.zeros((1, 80)), changed_at(40, length=80)
-    )
+    result = recovery(z[None, :, None], np.zeros((1, 80)), changed_at(40, length=80))
     assert result.z_steps.tolist() == [10]
 
 
@@ -55,7 +59,7 @@ def test_return_lost_to_a_change_is_the_area_below_the_level():
     reward = np.full(80, -0.5)
     reward[40:52] -= 3.0
     z = np.zeros((1, 80, 1))
-    result = statistics.recovery(z, reward[None], changed_at(40, length=80))
+    result = recovery(z, reward[None], changed_at(40, length=80))
     assert result.lost_return.tolist() == pytest.approx([36.0])
     assert result.reward_steps.tolist() == [12]
 
@@ -63,9 +67,23 @@ def test_return_lost_to_a_change_is_the_area_below_the_level():
 def test_tasks_too_short_to_settle_do_not_count():
     z, reward = np.zeros((2, 60, 1)), np.zeros((2, 60))
     changes = np.concatenate([changed_at(20, 24, length=60), changed_at(length=60)])
-    result = statistics.recovery(z, reward, changes)
+    result = recovery(z, reward, changes)
     assert len(result.z_steps) == 1  # from 24 on
-    assert statistics.recovery(z[1:], reward[1:], changes[1:]).metrics() == {}
+    assert recovery(z[1:], reward[1:], changes[1:]).metrics() == {}
+
+
+def test_a_task_in_which_the_robot_falls_does_not_count():
+    z, reward = np.zeros((1, 80, 1)), np.zeros((1, 80))
+    changes = changed_at(20, 50, length=80)
+    assert len(recovery(z, reward, changes).z_steps) == 2
+    fallen = recovery(z, reward, changes, np.arange(80) < 60)
+    assert len(fallen.z_steps) == 1
+
+
+def test_a_window_is_full_of_one_task_some_steps_after_a_change_and_until_a_fall():
+    changes = changed_at(6, length=12)
+    settled = statistics.settled(changes, np.arange(12)[None] < 11, window=3)
+    assert np.flatnonzero(settled).tolist() == [3, 4, 5, 9, 10]
 
 
 def test_a_line_is_explained_and_noise_is_not():

@@ -10,6 +10,7 @@ from agents import normalized_by, of, run, transitions
 from closeness import FORWARD, assert_close
 from recordings import cases
 
+from cemrl_jax.agents.cemrl.agent import ContextPolicy
 from cemrl_jax.agents.cemrl.losses import infer_class, infer_task
 
 every_case = pytest.mark.parametrize("case", cases("context"), ids=str)
@@ -20,7 +21,7 @@ def policy(case):
     agent, learner = of(case)
     if case.meta["have_stats"] and case.meta["use_data_normalization"]:
         learner = normalized_by(case, learner)
-    return agent.policy(learner, case.meta["deterministic"])
+    return ContextPolicy(agent, learner, case.meta["deterministic"])
 
 
 def one(group, number):

@@ -1,6 +1,10 @@
+# protobuf makes its classes when it is imported:
+# pyright: reportAttributeAccessIssue=false
 import csv
+import struct
 
 import pytest
+from tensorboardX.proto import event_pb2
 
 from cemrl_jax.reporting.progress import CsvLog, Progress, Row, clock, summary
 
@@ -118,6 +122,35 @@ def test_progress_of_a_resumed_run_goes_on_with_its_file(tmp_path, capsys):
     capsys.readouterr()
     rows = rows_of(tmp_path / "progress.csv")
     assert [row["elbo/loss"] for row in rows] == ["0.5", "9.0"]
+
+
+def test_tensorboard_forgets_the_rows_that_a_resumed_run_writes_again(tmp_path, capsys):
+    """Each file of events says from which step on it takes the place of others."""
+    with Progress(tmp_path, 4) as progress:
+        progress.row(ROW)
+        progress.row(ROW | {"epoch": 2, "env_steps": 24_000})
+    (first,) = tmp_path.glob("events.*")
+    first = first.rename(tmp_path / "first")  # names have seconds: no time has passed
+    with Progress(tmp_path, 4, resumed_epoch=1) as progress:
+        progress.row(ROW | {"epoch": 2, "env_steps": 24_000})
+    capsys.readouterr()
+    (second,) = tmp_path.glob("events.*")
+    start = event_pb2.SessionLog.START
+    assert not [x for x in events_of(first) if x.session_log.status == start]
+    (restart,) = [x for x in events_of(second) if x.session_log.status == start]
+    assert restart.step == 12_001
+
+
+def events_of(path):
+    """The events of a TensorBoard file: records of length, checksum, data, checksum."""
+    content, place, events = path.read_bytes(), 0, []
+    while place < len(content):
+        (size,) = struct.unpack_from("<Q", content, place)
+        event = event_pb2.Event()
+        event.ParseFromString(content[place + 12 : place + 12 + size])
+        events.append(event)
+        place += size + 16
+    return events
 
 
 def test_progress_without_a_display_prints_nothing(tmp_path, capsys):

@@ -1,3 +1,4 @@
+import collections
 import functools
 from typing import Any
 
@@ -198,6 +199,25 @@ def test_assert_replicated_catches_a_difference_and_names_the_leaf():
         parallel.assert_replicated({"b": differing([1.0] * 5 + [2.0] + [1.0] * 2)})
 
 
+def test_assert_replicated_compares_hosts_and_names_leaf_and_host(monkeypatch):
+    def with_other_hosts(own):
+        return np.stack([own, own, own + np.array([0, 1], own.dtype)])
+
+    tree = {"a": differing([1.0] * 8), "b": differing([2.0] * 8)}
+    parallel.assert_replicated(tree)
+    monkeypatch.setattr(parallel, "gather", with_other_hosts)
+    with pytest.raises(
+        AssertionError, match=r"\['b'\] differs between process 0 and 2"
+    ):
+        parallel.assert_replicated(tree)
+
+
+def test_devices_of_several_hosts_are_ordered_by_host_then_number():
+    device = collections.namedtuple("device", "process_index id")
+    wired = [device(1, 2), device(0, 1), device(1, 3), device(0, 0)]
+    assert [x.id for x in parallel.in_order(wired)] == [0, 1, 2, 3]
+
+
 def test_assert_replicated_takes_nan_as_equal_to_nan():
     parallel.assert_replicated(differing([float("nan")] * 8))
 
@@ -223,6 +243,17 @@ def test_on_each_device_makes_one_row_on_each_device():
     )
     assert len({shard.device for shard in made.addressable_shards}) == 8
     assert len(np.unique(made)) == 8
+
+
+@pytest.mark.parametrize("num_rows", [5, 8, 11])
+def test_rows_shared_out_over_devices_come_back_in_order(num_rows):
+    rows = np.arange(3.0 * num_rows, dtype=np.float32).reshape(num_rows, 3)
+    shared, size = parallel.share(rows)
+    assert shared.shape == (8, -(-num_rows // 8), 3)
+    double = parallel.spread(lambda factor, part: factor * part)
+    result = double(jnp.float32(2), shared)
+    assert len({shard.device for shard in result.addressable_shards}) == 8
+    np.testing.assert_array_equal(parallel.collect_rows(result, size), 2 * rows)
 
 
 def test_memory_is_shared_by_the_virtual_devices(monkeypatch):

@@ -23,6 +23,7 @@ from cemrl_jax.runtime import parallel
 from cemrl_jax.training import resume
 from cemrl_jax.training import run as run_lib
 from cemrl_jax.training.checkpoint import CheckpointError, Checkpoints
+from cemrl_jax.training.signals import TIME_IS_UP, StopRequest
 from cemrl_jax.training.storage import Ring, Storage
 
 NUM_ENVS = 16
@@ -155,6 +156,60 @@ def test_a_longer_run_gets_a_longer_replay_with_the_same_experience(tmp_path):
     old = np.asarray(run.worker.replay.data.reward)
     new = np.asarray(longer.data.reward)[:, :, :60]
     np.testing.assert_array_equal(new, np.roll(old, -20, axis=2))
+
+
+def rings_of(collects: int, length: int = 40) -> Ring:
+    """A ring of chunks of 10 after so many collects."""
+    made = collects * 10
+    return Ring(
+        collects=collects,
+        held=min(made, length) // 10,
+        num_steps=10,
+        cursor=made % length,
+        length=length,
+    )
+
+
+@pytest.mark.parametrize("collects", [0, 1, 4, 6, 7])
+@pytest.mark.parametrize("length", [10, 20, 40, 60])
+def test_a_ring_of_another_length_holds_the_newest_collects_in_order(collects, length):
+    new = resume.layout([rings_of(collects)], length)
+    held = min(collects, 4, length // 10)
+    assert sorted(new.starts) == list(range(collects - held, collects))
+    assert new.size == held * 10
+    for age, collect in enumerate(sorted(new.starts, reverse=True), 1):
+        assert new.starts[collect] == (new.cursor - age * 10) % length
+
+
+def test_seeds_with_rings_of_other_lengths_go_on_with_what_all_hold():
+    new = resume.layout([rings_of(7), rings_of(7, length=20)], 40)
+    assert new == resume.Layout({5: 0, 6: 10}, cursor=20, size=20)
+
+
+def test_a_run_that_has_collected_nothing_yet_goes_on(monkeypatch, tmp_path):
+    """Killed after its checkpoint of epoch 0, which no collect comes before."""
+    use_devices(monkeypatch, 1)
+    config = tiny_config(rollout__num_initial=0)
+    whole = run_training(config, tmp_path / "whole")
+    stop = StopRequest(max_hours=1e-9)
+    run_training(config, tmp_path / "parts", stop=stop)
+    stopped = resume.resume_run(config, tmp_path / "parts")
+    assert (stopped.begun, stopped.epoch, stopped.env_steps) == (False, 0, 0)
+    parts = run_training(config, tmp_path / "parts", resume=True, stop=StopAtFirst())
+    assert (parts.begun, parts.epoch, parts.env_steps) == (True, 0, 0)
+    parts = run_training(config, tmp_path / "parts", resume=True)
+    assert read_rows(tmp_path / "parts") == read_rows(tmp_path / "whole")
+    assert_equal(jax.device_get(parts.learner), jax.device_get(whole.learner))
+
+
+class StopAtFirst(StopRequest):
+    """Asks to stop before the first phase after the row of epoch 0."""
+
+    left = 1
+
+    def reason(self) -> int:
+        self.left -= 1
+        return 0 if self.left >= 0 else TIME_IS_UP
 
 
 # ---------------------------------------------------------------- weights only

@@ -6,7 +6,12 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
+from helpers import random_transitions, tiny_agent, tiny_config
+
+from cemrl_jax.training import run as run_lib
+from cemrl_jax.training import storage
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MEASURE = """
@@ -65,3 +70,64 @@ def test_the_memory_of_a_run_is_known_within_a_fifth(schedule, num_seeds):
     numbers = json.loads(result.stdout.splitlines()[-1])
     assert numbers["said"] > 300 * 2**20
     assert numbers["said"] == pytest.approx(numbers["measured"], rel=0.2)
+
+
+RESUME = """
+import json, pathlib, sys
+sys.path.insert(0, sys.argv[1])
+import jax
+from helpers import tiny_config
+from cemrl_jax import config as config_lib
+from cemrl_jax.training import resume, state
+
+def peak():
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("VmHWM"))
+
+small = resume.resume_run(tiny_config(), pathlib.Path(sys.argv[2]))
+before = peak()  # with what orbax and jax themselves take
+run = pathlib.Path(sys.argv[3])
+start = resume.reopen(config_lib.load(run / "config.json"), [run]).restore()
+jax.block_until_ready(start.worker.replay)
+print(json.dumps({"measured": peak() - before, "said": state.num_bytes(start)}))
+"""
+
+
+def saved_run(directory, num_envs, num_steps, collects):
+    """A run that stands before its first epoch, with so much experience."""
+    config = tiny_config(
+        rollout__num_envs=num_envs,
+        rollout__num_steps=num_steps,
+        replay__capacity=num_envs * num_steps * collects,
+        train__num_epochs=collects,
+    )
+    run = run_lib.Run(config, directory, None, None, run_lib.make_pools(config))
+    run.env_steps, run.begun, run.clock = num_envs * num_steps * collects, True, 1
+    ring = storage.Ring(collects, collects, num_steps, 0, num_steps * collects)
+    rows = random_transitions(0, num_envs, num_steps)
+    keys = jax.random.key_data(jax.random.split(jax.random.key(0), 1)).tolist()
+    with storage.Storage(directory) as saved:
+        position = run.position() | {"keys": keys}
+        saved.save(0, tiny_agent()[1], position, ring, lambda start: rows, 0.0)
+    run_lib.store_run(run)
+    return directory
+
+
+@pytest.mark.slow
+def test_a_resumed_run_takes_no_more_memory_than_its_state(tmp_path):
+    """Its replay of 300 MB is never in memory twice, only a collect is."""
+    small = saved_run(tmp_path / "small", 16, 20, 2)
+    large = saved_run(tmp_path / "large", 100, 500, 128)
+    result = subprocess.run(
+        [*(sys.executable, "-c", RESUME), *map(str, (ROOT / "tests", small, large))],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": ""},  # one device
+    )
+    assert result.returncode == 0, result.stderr
+    numbers = json.loads(result.stdout.splitlines()[-1])
+    assert numbers["said"] > 250 * 2**20
+    assert numbers["measured"] < 1.2 * numbers["said"]

@@ -4,6 +4,8 @@ import os
 import pathlib
 import re
 import signal
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -213,6 +215,24 @@ def test_resume_needs_no_cpu_backend(whole, monkeypatch):
     assert run.epoch == 2
 
 
+def test_a_run_that_does_not_fit_is_refused_before_its_replay_is_read(
+    whole, monkeypatch
+):
+    """What was read already would no longer be free, and would count twice."""
+
+    def read(*_: Any) -> None:
+        raise AssertionError("the state was read before the memory was compared")
+
+    use_devices(monkeypatch, 1)
+    monkeypatch.setattr(resume.Reopened, "restore", read)
+    monkeypatch.setattr(command, "compile_programs", loop.compile_programs)
+    monkeypatch.setattr(parallel, "memory_bytes", lambda: 1000)
+    config = config_lib.load(whole.directory / "config.json")
+    config.train.num_epochs = 3
+    with pytest.raises(ConfigError, match="must be lower: each device needs"):
+        command.train(config, [whole.directory])
+
+
 def test_a_finished_run_is_finished_and_a_longer_one_is_not(whole):
     config = whole.config
     assert resume.is_finished(config, whole.directory)
@@ -266,6 +286,7 @@ def test_latest_without_a_configuration_says_what_is_missing():
         ("rollout__num_initial", 5, "rollout.num_initial=5 must stay 1"),
         ("encoder__latent_size", 3, "encoder.latent_size=3 must stay 1"),
         ("sac__discount", 0.5, "sac.discount=0.5 must stay 0.9"),
+        ("sac__context", "blind", "sac.context=blind must stay inferred"),
         ("env__robot", HalfCheetah(), "env.robot=half_cheetah must stay point"),
     ],
 )
@@ -294,6 +315,7 @@ def test_fields_of_the_table_may_change():
         checkpoint__keep=9,
         output_dir="elsewhere",
         tensorboard=True,
+        logging__wandb=True,
     )
     changes.check_resume(tiny_config(), given)
 
@@ -339,12 +361,40 @@ def test_init_from_takes_weights_for_another_task_and_another_discount():
 # ---------------------------------------------------------------- one process at a time
 
 
+IN_USE = r"is in use by process \d+ on"
+
+
 def test_a_run_that_is_in_use_is_refused_and_free_again_afterwards(tmp_path):
-    in_use = pytest.raises(ConfigError, match=r"is in use by process \d+ on")
-    with Lock(tmp_path), in_use:
+    with Lock(tmp_path), pytest.raises(ConfigError, match=IN_USE):
         Lock(tmp_path).__enter__()
     with Lock(tmp_path):
         pass
+
+
+def test_a_process_that_was_killed_holds_no_lock(tmp_path):
+    script = "import pathlib, sys\nfrom cemrl_jax.training.lock import Lock\n"
+    script += "with Lock(pathlib.Path(sys.argv[1])):\n    print(1, flush=True); input()"
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", script, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(helpers.ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"1\n"
+        with pytest.raises(ConfigError, match=f"is in use by process {process.pid} on"):
+            Lock(tmp_path).__enter__()
+        process.kill()
+    with Lock(tmp_path):
+        pass
+
+
+def test_training_refuses_a_run_that_another_process_writes(whole):
+    config = config_lib.load(whole.directory / "config.json")
+    config.train.num_epochs = 3
+    with Lock(whole.directory), pytest.raises(ConfigError, match=IN_USE):
+        command.train(config, [whole.directory])
 
 
 # ---------------------------------------------------------------- words

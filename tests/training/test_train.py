@@ -122,6 +122,9 @@ def test_a_row_is_written_for_the_start_and_for_each_epoch(finished):
         assert all(np.isfinite(float(row[case.metric])) for row in rows)
     for case in cases.complete(schedule):
         assert all(np.isfinite(float(row[case.metric])) for row in saved)
+    accuracy = [row["inference/class_accuracy"] for row in rows]
+    assert [bool(text) for text in accuracy] == [True, False, False, True]
+    assert all(0 <= float(text) <= 1 for text in accuracy if text)
 
 
 def test_every_number_of_a_run_is_finite(finished):
@@ -311,8 +314,10 @@ def test_a_number_that_is_not_finite_ends_the_run_and_is_named(monkeypatch, tmp_
         return train
 
     monkeypatch.setattr(phases, "make_fused", broken)
-    with pytest.raises(FloatingPointError, match=r"epoch 1: sac/value is not finite"):
+    with pytest.raises(FloatingPointError, match="1: sac/value is not finite") as error:
         run_training(tiny_config(), tmp_path / "run")
+    good = tmp_path / "run" / "checkpoints" / "0"
+    assert f"The last good checkpoint is {good};" in str(error.value)
     assert [row["epoch"] for row in read_rows(tmp_path / "run")] == ["0", "1"]
     saved = Checkpoints(tmp_path / "run" / "checkpoints", read_only=True)
     with saved:

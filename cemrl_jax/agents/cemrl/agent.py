@@ -12,17 +12,19 @@ from flax import struct
 from jax import Array
 
 from cemrl_jax.agents import sac
+from cemrl_jax.agents.base import Belief, Policy
 from cemrl_jax.agents.cemrl import losses
+from cemrl_jax.agents.cemrl.bounds import CONTEXTS, Bound
 from cemrl_jax.agents.cemrl.encoders import ENCODERS
 from cemrl_jax.agents.cemrl.networks import Decoder, FixedPrior, LearntPrior
 from cemrl_jax.agents.cemrl.types import Batch, LearnerState, Posterior, Segments
-from cemrl_jax.agents.distributions import tanh_normal
+from cemrl_jax.agents.distributions import product_of_gaussians, tanh_normal
 from cemrl_jax.agents.sac import Actor, Critic, Temperature
 from cemrl_jax.config import Config
 from cemrl_jax.data import normalizer, replay
 from cemrl_jax.data.rollout import where_env
 from cemrl_jax.data.types import Metrics, Params, Trainable, Transition
-from cemrl_jax.envs import Task
+from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.runtime.parallel import average, gradient_step, where
 
 
@@ -59,6 +61,8 @@ class Agent:
       target_entropy: entropy that the temperature aims at, nats.
       loss_weight_rate: share of new errors in the loss weights of a fused update.
       precision: of matrix products in the phases that train, "highest" or "default".
+      bound: what the policy is told in place of z, which stands for it wherever the
+        policy is concerned; None for what the encoder infers.
     """
 
     obs_size: int
@@ -82,6 +86,7 @@ class Agent:
     target_entropy: float
     loss_weight_rate: float
     precision: str
+    bound: Bound | None = None
 
     # ------------------------------------------------------------ initial state
 
@@ -91,13 +96,14 @@ class Agent:
         key_actor, key_critic, key_temperature = jax.random.split(key, 3)
         obs, action = jnp.zeros((1, self.obs_size)), jnp.zeros((1, self.action_size))
         z = jnp.zeros((1, self.latent_size))
+        context = jnp.zeros((1, self.context_size))
         window = jnp.zeros((1, self.window_steps, self.num_features))
         world_model = {
             "encoder": self.encoder.init(key_encoder, window),
             "decoder": self.decoder.init(key_decoder, obs, action, z),
             "prior": self.class_prior.init(key_prior),
         }
-        critic = self.critic.init(key_critic, obs, z, action)
+        critic = self.critic.init(key_critic, obs, context, action)
         trainable = lambda optimizer, params: Trainable(  # noqa: E731
             params=params,
             opt_state=optimizer.init(params),
@@ -106,10 +112,13 @@ class Agent:
         weight = self.decoder.state_size / (1 + self.decoder.state_size)
         return LearnerState(
             world_model=trainable(self.world_model_optimizer, world_model),
-            actor=trainable(self.policy_optimizer, self.actor.init(key_actor, obs, z)),
+            actor=trainable(
+                self.policy_optimizer, self.actor.init(key_actor, obs, context)
+            ),
             critic=trainable(self.policy_optimizer, critic),
             temperature=trainable(
-                self.temperature_optimizer, self.temperature.init(key_temperature, z)
+                self.temperature_optimizer,
+                self.temperature.init(key_temperature, context),
             ),
             # The original never copies the critic at the start; we do.
             target_critic=jax.tree.map(jnp.copy, critic),
@@ -122,6 +131,11 @@ class Agent:
     def num_features(self) -> int:
         """F, the size of a transition as the encoder sees it."""
         return 2 * self.obs_size + self.action_size + 1
+
+    @property
+    def context_size(self) -> int:
+        """What the policy sees of the task: Z, or the size of what it is told."""
+        return self.latent_size if self.bound is None else self.bound.size
 
     # ------------------------------------------------------------ applying
 
@@ -210,10 +224,19 @@ class Agent:
             weight=weight,
         )
 
-    def policy(
-        self, learner: LearnerState, deterministic: Array | bool
-    ) -> "ContextPolicy":
+    def act(
+        self, params: Params, obs: Array, z: Array, key: Array, quiet: Array | bool
+    ) -> Array:
+        """Returns actions `[E, A]`, where `quiet` (`[]` or `[E]`) the policy's mean."""
+        mean, log_std = _apply(self.actor, params, obs, z)
+        noise = jax.random.normal(key, mean.shape)
+        quiet = jnp.asarray(quiet)[..., None]
+        return jnp.tanh(mean + jnp.where(quiet, 0, jnp.exp(log_std) * noise))
+
+    def policy(self, learner: LearnerState, deterministic: Array | bool) -> Policy:
         """Returns the policy that acts in environments."""
+        if self.bound is not None:
+            return BoundPolicy(self, self.bound, learner, deterministic)
         return ContextPolicy(self, learner, deterministic)
 
     # ------------------------------------------------------------ updating
@@ -256,7 +279,8 @@ class Agent:
         Args:
           learner: the learner.
           now: `[B]` transitions; SAC sees raw observations, as in the original.
-          z: `[B, Z]` their tasks, used for the next observation as well.
+          z: `[B, Z]` their tasks, used for the next observation as well; or what the
+            policy is told in place of them.
           noise: draws of the policy.
         """
         actor = learner.actor
@@ -429,15 +453,87 @@ class ContextPolicy:
         """Returns actions `[E, A]` for raw observations `[E, obs_size]`."""
         del task
         z = losses.infer_task(self.infer(window))
-        agent, params = self.agent, self.learner.actor.params
-        mean, log_std = _apply(agent.actor, params, obs, z)
-        noise = jax.random.normal(key, mean.shape)
-        quiet = jnp.asarray(self.deterministic)[..., None]
-        return jnp.tanh(mean + jnp.where(quiet, 0, jnp.exp(log_std) * noise))
+        params = self.learner.actor.params
+        return self.agent.act(params, obs, z, key, self.deterministic)
+
+    def believe(self, window: Any, task: Task | None = None) -> Belief:
+        """See `Policy.believe`."""
+        del task
+        return belief(self.infer(window))
 
     def _embed(self, x: Array) -> Any:
         encoder, params = self.agent.encoder, self.learner.world_model.params["encoder"]
         return _apply(encoder, params, x, method="embed")
+
+
+@dataclasses.dataclass(frozen=True)
+class BoundPolicy:
+    """Acts in E environments on what it is told, and remembers nothing.
+
+    Attributes:
+      agent: how to apply the learner.
+      bound: what it is told.
+      learner: the parameters.
+      deterministic: act on the mean; `[]` or `[E]` bool.
+    """
+
+    agent: Agent
+    bound: Bound
+    learner: LearnerState
+    deterministic: Array | bool
+
+    @property
+    def sees_task(self) -> bool:
+        """See `Policy.sees_task`."""
+        return self.bound.sees_task
+
+    def start(self, num_envs: int) -> Array:
+        """Returns memories of nothing, `[E, 0]`."""
+        return jnp.zeros((num_envs, 0))
+
+    def observe(self, memory: Array, transition: Transition) -> Array:
+        """See `Policy.observe`."""
+        del transition
+        return memory
+
+    def restart(self, memory: Array, fresh: Array, restarted: Array) -> Array:
+        """See `Policy.restart`."""
+        del fresh, restarted
+        return memory
+
+    def act(
+        self, memory: Array, obs: Array, key: Array, task: Task | None = None
+    ) -> Array:
+        """Returns actions `[E, A]` for raw observations `[E, obs_size]`."""
+        told = self.bound.describe(task, memory.shape[:1])
+        params = self.learner.actor.params
+        return self.agent.act(params, obs, told, key, self.deterministic)
+
+    def believe(self, memory: Array, task: Task | None = None) -> Belief:
+        """See `Policy.believe`: what it is told, and of the class nothing."""
+        shape, num_classes = memory.shape[:1], self.agent.num_classes
+        told = self.bound.describe(task, shape)
+        return Belief(
+            z=told,
+            z_std=jnp.zeros_like(told),
+            probs=jnp.full((*shape, num_classes), 1 / num_classes),
+            inferred=jnp.zeros(shape, jnp.int32),
+        )
+
+
+def belief(posterior: Posterior) -> Belief:
+    """Returns what a posterior `[..., S, K, Z]` says of the task."""
+    best = posterior.probs.argmax(-1)[..., None, None]
+    std = jnp.take_along_axis(posterior.std, best, -2)[..., 0, :]
+    mean = jnp.take_along_axis(posterior.mean, best, -2)[..., 0, :]
+    if std.shape[-2] > 1:
+        std = product_of_gaussians(mean, std, -2)[1][..., None, :]
+    return Belief(
+        z=losses.infer_task(posterior),
+        z_std=std[..., 0, :],
+        probs=posterior.probs.mean(-2),
+        inferred=losses.infer_class(posterior).astype(jnp.int32),
+    )
 
 
 def _apply(module: nn.Module, params: Params, *args: Any, **kwargs: Any) -> Any:
@@ -445,8 +541,23 @@ def _apply(module: nn.Module, params: Params, *args: Any, **kwargs: Any) -> Any:
     return module.apply(params, *args, **kwargs)
 
 
-def make_agent(config: Config, obs_size: int, action_size: int) -> Agent:
-    """Builds the agent that a valid configuration describes."""
+def agent_for(config: Config, env: NonStationaryEnv) -> Agent:
+    """Builds the agent that a valid configuration describes for its environment."""
+    bound = CONTEXTS[config.sac.context](config.encoder.latent_size, env)
+    return make_agent(config, env.obs_size, env.action_size, bound)
+
+
+def make_agent(
+    config: Config, obs_size: int, action_size: int, bound: Bound | None = None
+) -> Agent:
+    """Builds the agent that a valid configuration describes.
+
+    Args:
+      config: the configuration.
+      obs_size: size of an observation.
+      action_size: size of an action.
+      bound: what the policy is told in place of z, see `bounds.CONTEXTS`.
+    """
     encoder, sac = config.encoder, config.sac
     prior = config.elbo.prior
     sizes = (encoder.num_classes, encoder.latent_size)
@@ -486,6 +597,7 @@ def make_agent(config: Config, obs_size: int, action_size: int) -> Agent:
         target_entropy=-sac.target_entropy_factor * action_size,
         loss_weight_rate=1 / config.elbo.loss_weight_memory,
         precision=config.train.precision,
+        bound=bound,
     )
 
 

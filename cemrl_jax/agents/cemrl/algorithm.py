@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cemrl_jax.agents.base import Phase
-from cemrl_jax.agents.cemrl.agent import Agent, ContextPolicy, make_agent
+from cemrl_jax.agents.base import Phase, Policy
+from cemrl_jax.agents.cemrl.agent import Agent, agent_for
 from cemrl_jax.agents.cemrl.phases import make_phases
 from cemrl_jax.agents.cemrl.types import TRAINED, LearnerState
 from cemrl_jax.config import Config
@@ -30,15 +30,13 @@ class CEMRL:
     @classmethod
     def of(cls, config: Config, env: NonStationaryEnv) -> "CEMRL":
         """Returns what a valid configuration describes."""
-        return cls(config, make_agent(config, env.obs_size, env.action_size))
+        return cls(config, agent_for(config, env))
 
     def init(self, key: Array) -> LearnerState:
         """See `Algorithm.init`."""
         return self.agent.init(key)
 
-    def policy(
-        self, learner: LearnerState, deterministic: Array | bool
-    ) -> ContextPolicy:
+    def policy(self, learner: LearnerState, deterministic: Array | bool) -> Policy:
         """See `Algorithm.policy`."""
         return self.agent.policy(learner, deterministic)
 

@@ -168,6 +168,7 @@ def elbo_loss(
         "elbo/reward_error": mean((weight * reward_error).sum(-1)),
         "elbo/kl_z": mean((posterior.probs * kl_z).sum((-2, -1))),
         "elbo/kl_y": mean(kl_y.sum(-1)),
+        "elbo/posterior_std": mean((weight[..., None] * std).sum(-2).mean(-1)),
     }
     z = jax.lax.stop_gradient(infer_task(posterior))
     return settings.batch_size * loss, (metrics, z)

@@ -13,11 +13,23 @@ from jax import Array
 from cemrl_jax.agents.base import Phase
 from cemrl_jax.agents.cemrl import losses
 from cemrl_jax.agents.cemrl.agent import Agent
+from cemrl_jax.agents.cemrl.bounds import Bound, with_physics
 from cemrl_jax.agents.cemrl.types import TRAINED, Batch, LearnerState
 from cemrl_jax.config import Config
 from cemrl_jax.data import normalizer, replay, success
-from cemrl_jax.data.rollout import deal_tasks, returns, rollout, without_broken
-from cemrl_jax.data.types import Metrics, Params, ReplayState, WorkerState
+from cemrl_jax.data.rollout import (
+    deal_tasks,
+    rollout,
+    sound_returns,
+    without_broken,
+)
+from cemrl_jax.data.types import (
+    Metrics,
+    Params,
+    ReplayState,
+    Transition,
+    WorkerState,
+)
 from cemrl_jax.envs import NonStationaryEnv
 from cemrl_jax.runtime import parallel
 
@@ -79,11 +91,11 @@ def make_collect(
         )
         worker = worker.replace(replay=replay.add(worker.replay, transitions), key=key)
         metrics = {
-            "collect/return": returns(transitions).mean(),
+            "collect/return": sound_returns(episodes),
             "collect/falls": transitions.terminated.sum(1).mean(),
         }
         metrics = parallel.average(metrics)
-        broken = episodes.broken.any(1).sum().astype(jnp.float32)
+        broken = episodes.broken.sum().astype(jnp.float32)
         metrics["collect/broken"] = parallel.total(broken)
         names = env.train_names
         counts = success.tally(episodes, len(names))
@@ -381,6 +393,77 @@ class WorldModelPhase:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
+Place = tuple[Array, Array]
+"""Environment `[B]` and index `[B]` in a replay."""
+
+
+def train_policy(
+    agent: Agent,
+    learner: LearnerState,
+    worker: WorkerState,
+    batch_size: int,
+    num_updates: int,
+    context: Callable[[Place, Transition], Array],
+) -> tuple[LearnerState, WorkerState, Metrics]:
+    """Takes SAC steps on independent transitions of the replay.
+
+    Args:
+      agent: the agent.
+      learner: the learner.
+      worker: the worker.
+      batch_size: B, per device.
+      num_updates: steps.
+      context: gives what the policy sees of the tasks of transitions `[B]`, `[B, C]`.
+
+    Returns:
+      What a phase returns.
+    """
+
+    def update(learner: LearnerState, key: Array) -> tuple[LearnerState, Metrics]:
+        key_draw, key_noise = jax.random.split(key)
+        place = replay.draw(worker.replay, key_draw, batch_size, "all", 1)
+        now = jax.tree.map(lambda leaf: leaf[place], worker.replay.data)
+        noise = agent.policy_noise(key_noise, batch_size)
+        return agent.policy_step(learner, now, context(place, now), noise)
+
+    key, key_updates = jax.random.split(worker.key)
+    keys = jax.random.split(key_updates, num_updates)
+    learner, metrics = jax.lax.scan(update, learner, keys)
+    metrics = mean_over_updates(metrics) | skipped_steps(learner)
+    return learner, worker.replace(key=key), metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class BoundPhase:
+    """Trains a policy that is told something in place of z; see `Bound`.
+
+    Attributes:
+      agent: the agent.
+      bound: what the policy is told.
+      batch_size: per device.
+      num_updates: SAC updates.
+    """
+
+    agent: Agent
+    bound: Bound
+    batch_size: int
+    num_updates: int
+
+    @_at_precision_of_agent
+    def __call__(
+        self, learner: LearnerState, worker: WorkerState
+    ) -> tuple[LearnerState, WorkerState, Metrics]:
+        """Runs the phase."""
+
+        def context(place: Place, now: Transition) -> Array:
+            del place
+            task = with_physics(now.task, worker.tasks)
+            return self.bound.describe(task, now.reward.shape)
+
+        sizes = (self.batch_size, self.num_updates)
+        return train_policy(self.agent, learner, worker, *sizes, context)
+
+
 @dataclasses.dataclass(frozen=True)
 class PolicyPhase:
     """Trains the policy on tasks inferred with a world model that stays as it is.
@@ -409,20 +492,14 @@ class PolicyPhase:
         """Runs the phase."""
         embedded = self.embed(learner, worker.replay)
         nothing = self._embed_features(learner, jnp.zeros(self.agent.num_features))
-
-        def update(learner: LearnerState, key: Array) -> tuple[LearnerState, Metrics]:
-            key_draw, key_noise = jax.random.split(key)
-            place = replay.draw(worker.replay, key_draw, self.batch_size, "all", 1)
-            now = jax.tree.map(lambda leaf: leaf[place], worker.replay.data)
-            z = self._infer(learner, embedded, nothing, place, now.step)
-            noise = self.agent.policy_noise(key_noise, self.batch_size)
-            return self.agent.policy_step(learner, now, z, noise)
-
-        key, key_updates = jax.random.split(worker.key)
-        keys = jax.random.split(key_updates, self.num_updates)
-        learner, metrics = jax.lax.scan(update, learner, keys)
-        metrics = mean_over_updates(metrics) | skipped_steps(learner)
-        return learner, worker.replace(key=key), metrics
+        return train_policy(
+            self.agent,
+            learner,
+            worker,
+            self.batch_size,
+            self.num_updates,
+            lambda place, now: self._infer(learner, embedded, nothing, place, now.step),
+        )
 
     def embed(self, learner: LearnerState, memory: ReplayState) -> Any:
         """Returns the embeddings of the whole replay, `[E, L, ...]`."""
@@ -461,7 +538,7 @@ class PolicyPhase:
         learner: LearnerState,
         embedded: Any,
         nothing: Any,
-        place: tuple[Array, Array],
+        place: Place,
         step: Array,
     ) -> Array:
         env, index = place
@@ -486,6 +563,9 @@ def make_phases(
     train, batch_size = config.train, config.sac.batch_size // num_devices
     num_envs = config.rollout.num_envs // num_devices
     collect = make_collect(env, agent, num_envs, config.rollout.num_steps)
+    if agent.bound is not None:  # nothing reads the world model
+        bound = BoundPhase(agent, agent.bound, batch_size, config.num_updates)
+        return {"collect": collect, "policy": bound}
     sampling = Sampling(
         batch_size, config.elbo.windows_per_segment, config.rollout.num_steps
     )

@@ -1,0 +1,72 @@
+"""How well an evaluated policy infers tasks, and recovers from their changes."""
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+
+from cemrl_jax.data.rollout import Episodes, task_changes
+from cemrl_jax.evaluation.cases import Case
+from cemrl_jax.evaluation.statistics import (
+    class_accuracy,
+    confusion,
+    recovery,
+    settled,
+)
+
+CASE = Case("test", "changing", "deterministic")
+"""The episodes that are looked at; where no task changes they are those of "fixed"."""
+
+
+class Trace(struct.PyTreeNode):
+    """What is looked at of episodes, `[N, L]` each.
+
+    Attributes:
+      reward: of the step.
+      z: `[N, L, Z]` the task that the step acted on.
+      inferred: int32 the class.
+      base: int32 the true base task.
+      changed: bool, the step is the first of another task.
+      alive: bool, the robot had not fallen before the step.
+    """
+
+    reward: Array
+    z: Array
+    inferred: Array
+    base: Array
+    changed: Array
+    alive: Array
+
+
+def trace(episodes: Episodes) -> Trace:
+    """Returns the trace of episodes that hold beliefs."""
+    data, task = episodes.transitions, episodes.transitions.task
+    fallen = jnp.cumsum(data.terminated, 1) - data.terminated
+    assert episodes.belief is not None
+    return Trace(
+        reward=data.reward,
+        z=episodes.belief.z,
+        inferred=episodes.belief.inferred,
+        base=task.base,
+        changed=task_changes(task),
+        alive=fallen == 0,
+    )
+
+
+def metrics(seen: Trace, window: int, num_classes: int) -> dict[str, float]:
+    """Returns what a row of progress.csv has of it; what is not defined is left out.
+
+    Args:
+      seen: `[N, L]`, on the host.
+      window: T. The class counts in steps whose window is full of one task.
+      num_classes: K. With one class there is no accuracy.
+    """
+    columns = [seen.z, seen.reward, seen.changed, seen.alive]
+    result = recovery(*map(np.asarray, columns)).metrics()
+    mask = settled(np.asarray(seen.changed), np.asarray(seen.alive), window)
+    base = np.asarray(seen.base)
+    if num_classes > 1 and mask.any():
+        inferred = np.asarray(seen.inferred)[mask]
+        counts = confusion(inferred, base[mask], num_classes, int(base.max()) + 1)
+        result["inference/class_accuracy"] = class_accuracy(counts)
+    return result

@@ -1,0 +1,12 @@
+"""Half-cheetah with masses that change, sized for wall-clock."""
+
+from cemrl_jax.config import Config
+from cemrl_jax.configs import cheetah_non_stationary_mass
+from cemrl_jax.configs.base import fast
+
+
+def get_config() -> Config:
+    """`fast` of cheetah_non_stationary_mass."""
+    return fast(
+        cheetah_non_stationary_mass.get_config(), num_epochs=200, learning_rate=7e-4
+    )

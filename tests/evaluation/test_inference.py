@@ -1,0 +1,49 @@
+"""Recovery and class accuracy of traces with known numbers."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cemrl_jax.evaluation.inference import Trace, metrics
+
+LENGTH, CHANGE, WINDOW = 60, 30, 5
+
+
+def a_trace(delay: int = 4, **changes: Any) -> Any:
+    """Two episodes whose task changes once; z and the class follow after a while."""
+    steps = np.broadcast_to(np.arange(LENGTH), (2, LENGTH))
+    known = (steps >= CHANGE + delay).astype(np.int32)
+    make: Any = Trace  # of numpy arrays
+    trace = make(
+        reward=np.where((steps >= CHANGE) & (known == 0), -2.0, -1.0),
+        z=3.0 * known[..., None],
+        inferred=known,
+        base=(steps >= CHANGE).astype(np.int32),
+        changed=steps == CHANGE,
+        alive=np.ones_like(steps, bool),
+    )
+    return trace.replace(**changes)
+
+
+def test_a_row_has_the_recovery_of_each_change_and_the_accuracy_of_classes():
+    found = metrics(a_trace(delay=4), WINDOW, num_classes=2)
+    assert found == {
+        "recovery/z_steps": 4.0,
+        "recovery/reward_steps": 4.0,
+        "recovery/lost_return": pytest.approx(4.0),
+        "recovery/changes": 2.0,
+        "inference/class_accuracy": 1.0,  # 4 steps of delay are within the window
+    }
+
+
+def test_a_class_that_comes_late_costs_accuracy():
+    found = metrics(a_trace(delay=10), WINDOW, num_classes=2)
+    wrong, settled = 10 - WINDOW, LENGTH - 2 * WINDOW
+    assert found["inference/class_accuracy"] == pytest.approx(1 - wrong / settled)
+
+
+def test_what_is_not_defined_is_left_out():
+    still = a_trace(changed=np.zeros((2, LENGTH), bool))
+    assert set(metrics(still, WINDOW, num_classes=2)) == {"inference/class_accuracy"}
+    assert metrics(still, WINDOW, num_classes=1) == {}

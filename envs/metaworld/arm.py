@@ -123,7 +123,7 @@ class Sawyer(Simulated):
 
     def step(self, physics: Workplace, action: Array, task: Task) -> Workplace:
         """See `World.step`."""
-        low, high = map(jnp.array, models.HAND_BOX)
+        low, high = map(jnp.array, self.structure.hand_box)
         assert physics.body.mocap is not None
         way = STEP * jnp.clip(action[:3], -1, 1)
         mocap = jnp.clip(physics.body.mocap + way, low, high)

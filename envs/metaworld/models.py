@@ -27,8 +27,9 @@ MISSING = (
 CLAWS = ("leftclaw", "leftpad", "rightclaw", "rightpad")
 """Bodies of the fingers."""
 TABLE = "tablelink"
+Point = tuple[float, float, float]
 HAND_BOX = ((-0.5, 0.4, 0.05), (0.5, 1.0, 0.5))
-"""Where the mocap body may be, m."""
+"""Where the mocap body may be in most structures, m."""
 MOCAP_QUATERNION = (math.sqrt(0.5), 0.0, math.sqrt(0.5), 0.0)
 """Its orientation: the fingers point down."""
 WELD = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 5.0, 0.0)
@@ -45,14 +46,17 @@ class Structure:
       file: name of the XML file in the package's folder "sawyer_xyz".
       names: the tasks.
       meets: pairs of bodies whose geoms collide; nothing else does. They are those
-        that were seen to touch, and fingers with all that moves.
+        that were seen to touch, and fingers with all that moves. Without any, all that
+        the file lets collide does, which C MuJoCo can do and MJX cannot.
       fixture: body that a task places, None if there is none.
+      hand_box: where the mocap body may be, m.
     """
 
     file: str
     names: tuple[str, ...]
-    meets: tuple[tuple[str, str], ...]
+    meets: tuple[tuple[str, str], ...] = ()
     fixture: str | None = None
+    hand_box: tuple[Point, Point] = HAND_BOX
 
 
 def fingers(*bodies: str) -> tuple[tuple[str, str], ...]:
@@ -64,7 +68,28 @@ STRUCTURES = (
     Structure(
         "sawyer_pick_place_v3.xml",
         ("reach", "push", "pick-place"),
-        (*fingers("obj", TABLE), ("obj", TABLE)),
+        meets=(*fingers("obj", TABLE), ("obj", TABLE)),
+    ),
+    Structure("sawyer_door_pull.xml", ("door-open", "door-close"), fixture="door"),
+    Structure("sawyer_drawer.xml", ("drawer-close", "drawer-open"), fixture="drawer"),
+    Structure(
+        "sawyer_window_horizontal.xml",
+        ("window-open", "window-close"),
+        fixture="window",
+    ),
+    Structure(
+        "sawyer_button_press_topdown.xml", ("button-press-topdown",), fixture="box"
+    ),
+    Structure("sawyer_peg_insertion_side.xml", ("peg-insert-side",), fixture="box"),
+    Structure("sawyer_sweep_v3.xml", ("sweep",)),
+    Structure("sawyer_basketball.xml", ("basketball",), fixture="basket_goal"),
+    Structure("sawyer_shelf_placing.xml", ("shelf-place",), fixture="shelf"),
+    Structure("sawyer_table_with_hole.xml", ("sweep-into",)),
+    Structure(
+        "sawyer_lever_pull.xml",
+        ("lever-pull",),
+        fixture="lever",
+        hand_box=((-0.5, 0.4, -0.15), (0.5, 1.0, 0.5)),
     ),
 )
 
@@ -101,7 +126,7 @@ def assets() -> pathlib.Path:
 class SawyerFile(ModelFile):
     """See `ModelFile`; margins and the solver stay as they are.
 
-    Every contact pair is explicit, with what C MuJoCo would make of its two geoms.
+    Where pairs are explicit, they are what C MuJoCo would make of their two geoms.
 
     Attributes:
       meets: see `Structure`.
@@ -114,8 +139,9 @@ class SawyerFile(ModelFile):
     ) -> mujoco.MjModel:
         """See `ModelFile.compile`."""
         path = str(assets() / "sawyer_xyz" / self.file)
-        spec, plain = mujoco.MjSpec.from_file(path), mujoco.MjModel.from_xml_path(path)
-        _make_pairs(spec, plain, self.meets)
+        spec = mujoco.MjSpec.from_file(path)
+        if self.meets:
+            _make_pairs(spec, mujoco.MjModel.from_xml_path(path), self.meets)
         spec.body("mocap").quat = MOCAP_QUATERNION
         edit(spec)
         model = spec.compile()
@@ -127,7 +153,14 @@ class SawyerFile(ModelFile):
         """Gives cylinders that meet boxes a prism to do so, tables a plane on top.
 
         MJX knows no margin of meshes, so the prism is larger by the pair's margin.
+
+        Raises:
+          ValueError: nobody has said what collides.
         """
+        if not self.meets:
+            raise ValueError(
+                f"engine='mjx' cannot do what collides in {self.file}: use 'mujoco'"
+            )
         for pair in spec.pairs:
             for side, other in (("geomname1", "geomname2"), ("geomname2", "geomname1")):
                 geom, met = (spec.geom(getattr(pair, x)) for x in (side, other))

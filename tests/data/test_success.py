@@ -1,12 +1,22 @@
 """Success rates of the tasks that were in force."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import random_transitions
+from helpers import (
+    random_transitions,
+    read_rows,
+    run_training,
+    tiny_config,
+    use_devices,
+)
 
 from cemrl_jax.data.rollout import Episodes
 from cemrl_jax.data.success import rates, tally
+from cemrl_jax.envs.robots import Point
+from cemrl_jax.envs.tasks import Direction
 
 LENGTH = 6
 
@@ -57,3 +67,38 @@ def test_rates_are_of_all_tasks_and_of_each_base_task():
         {"success": 0.8, "success_reach": 0.75, "success_push": 1.0}
     )
     assert list(rates(counts[:, :1], ("reach",))) == ["success"]
+
+
+@dataclasses.dataclass
+class Racer(Point):
+    """A point in a world that tells success: it has passed a place on the line."""
+
+    goal: float = 0.2
+    obs_size, is_solvable = 2, True
+
+    def reset(self, key, task):
+        return super().reset(key)
+
+    def step(self, physics, action, task):
+        return super().step(physics, action, {})
+
+    def observe(self, physics, task):
+        return super().observe(physics)
+
+    def judge(self, before, after, action, task):
+        return after.velocity * task.spec, after.x > self.goal
+
+
+def test_a_run_tells_success_rates_of_collects_and_evaluations(tmp_path, monkeypatch):
+    use_devices(monkeypatch, 1)
+    monkeypatch.setattr(Direction, "base_names", ("there", "back"), raising=False)
+    config = tiny_config(env__robot=Racer(), env__task=Direction())
+    config.train.num_epochs = 1
+    run_training(config, tmp_path / "run")
+    first, last = read_rows(tmp_path / "run")
+    names = ("success", "success_there", "success_back")
+    for name in names:
+        assert 0 <= float(last[f"collect/{name}"]) <= 1
+        assert 0 <= float(first[f"test/fixed_deterministic_{name}"]) <= 1
+        assert 0 <= float(last[f"train/changing_deterministic_{name}"]) <= 1
+    assert sum(float(last[f"collect/{name}"]) for name in names) > 0

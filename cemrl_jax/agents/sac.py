@@ -4,6 +4,7 @@ Losses are pure functions; gradients flow to the first argument only.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,19 @@ from flax import linen as nn
 from jax import Array
 from jax.nn.initializers import constant
 
-from cemrl_jax.agents.networks import MLP, hidden_layer, last_layer
+from cemrl_jax.agents.metrics import means
+from cemrl_jax.agents.networks import (
+    MLP,
+    Joined,
+    Layer,
+    apply_layers,
+    apply_pair,
+    hidden_layer,
+    join_pair,
+    last_layer,
+    relu,
+    split_pair,
+)
 from cemrl_jax.data.types import Metrics, Params
 
 ActorApply = Callable[[Params, Array, Array], tuple[Array, Array]]
@@ -34,9 +47,34 @@ class Actor(nn.Module):
         """`[..., obs_size]`, `[..., Z]` -> two of `[..., action_size]`."""
         x = jnp.concatenate([obs, z], -1)
         for size in self.hidden:
-            x = nn.relu(hidden_layer(size)(x))
+            x = relu(hidden_layer(size)(x))
         mean = last_layer(self.action_size, 1e-3)(x)
         log_std = last_layer(self.action_size, 1e-3)(x)
+        return mean, jnp.clip(log_std, -20, 2)
+
+    def join(self, params: Params) -> Joined:
+        """Returns parameters with mean and log standard deviation in one layer."""
+        *hidden, mean, log_std = (
+            params["params"][f"Dense_{number}"]
+            for number in range(len(self.hidden) + 2)
+        )
+        last = jax.tree.map(lambda *x: jnp.concatenate(x, -1), mean, log_std)
+        return Joined(tuple(Layer(**layer) for layer in (*hidden, last)))
+
+    def split(self, joined: Joined) -> Params:
+        """Undoes `join`."""
+        *hidden, last = (
+            {"kernel": layer.kernel, "bias": layer.bias} for layer in joined.layers
+        )
+        mean = jax.tree.map(lambda x: x[..., : self.action_size], last)
+        log_std = jax.tree.map(lambda x: x[..., self.action_size :], last)
+        layers = [*hidden, mean, log_std]
+        return {"params": {f"Dense_{n}": layer for n, layer in enumerate(layers)}}
+
+    def apply_joined(self, joined: Joined, obs: Array, z: Array) -> Any:
+        """Does what a call does."""
+        x = apply_layers(joined.layers, jnp.concatenate([obs, z], -1))
+        mean, log_std = jnp.split(x, 2, -1)
         return mean, jnp.clip(log_std, -20, 2)
 
 
@@ -48,6 +86,8 @@ class Critic(nn.Module):
       layer_norm: normalise each hidden layer, which bounds the values of actions that
         were never tried (Ball et al. 2023, arXiv:2302.02948, section 4.2).
     """
+
+    PAIR = "VmapMLP_0"
 
     hidden: tuple[int, ...]
     layer_norm: bool = False
@@ -63,7 +103,22 @@ class Critic(nn.Module):
             split_rngs={"params": True},
         )
         x = jnp.concatenate([obs, z, action], -1)
-        return pair(self.hidden, 1, self.layer_norm)(x)[..., 0]
+        return pair(self.hidden, 1, self.layer_norm, name=self.PAIR)(x)[..., 0]
+
+    def join(self, params: Params) -> Joined:
+        """Returns parameters as layers of a pair."""
+        return Joined(join_pair(params["params"][self.PAIR]))
+
+    def split(self, joined: Joined) -> Params:
+        """Undoes `join`."""
+        return {"params": {self.PAIR: split_pair(joined.layers)}}
+
+    def apply_joined(
+        self, joined: Joined, obs: Array, z: Array, action: Array
+    ) -> Array:
+        """Does what a call does."""
+        x = jnp.concatenate([obs, z, action], -1)
+        return apply_pair(joined.layers, x)[..., 0]
 
 
 class Temperature(nn.Module):
@@ -105,12 +160,13 @@ def temperature_loss(
       The loss and metrics.
     """
     log_alpha = apply(params, z)
-    loss = -(log_alpha * jax.lax.stop_gradient(log_prob + target_entropy)).mean()
-    return loss, {
-        "sac/temperature_loss": loss,
-        "sac/temperature": jnp.exp(log_alpha).mean(),
-        "sac/entropy": -log_prob.mean(),
+    losses = -log_alpha * jax.lax.stop_gradient(log_prob + target_entropy)
+    metrics = {
+        "sac/temperature_loss": losses,
+        "sac/temperature": jnp.exp(log_alpha),
+        "sac/entropy": -log_prob,
     }
+    return losses.mean(), means(metrics)
 
 
 def critic_target(
@@ -138,12 +194,13 @@ def critic_loss(
 ) -> tuple[Array, Metrics]:
     """Mean squared distance of both Q-functions to the target `[B]`, added up."""
     value = apply(params, obs, z, action)
-    errors = jnp.square(value - jax.lax.stop_gradient(target)).mean(-1)
-    return errors.sum(), {
-        "sac/critic_loss": errors.mean(),
-        "sac/value": value.mean(),
-        "sac/target": target.mean(),
+    errors = jnp.square(value - jax.lax.stop_gradient(target))
+    metrics = {
+        "sac/critic_loss": errors.mean(0),
+        "sac/value": value.mean(0),
+        "sac/target": target,
     }
+    return errors.mean(-1).sum(), means(metrics)
 
 
 def actor_loss(

@@ -44,10 +44,21 @@ def common(
     curves = []
     for run in runs:
         rows, values = run.evaluations(metric)
-        x = x_values(run, axis)[rows]
-        known = np.isfinite(x)
-        if known.any():
-            curves.append((x[known], values[known]))
+        curves.append((x_values(run, axis)[rows], values))
+    return merged(curves, axis)
+
+
+def merged(
+    curves: list[tuple[np.ndarray, np.ndarray]], axis: str
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Returns places on an x-axis and the values of curves there, see `common`.
+
+    Args:
+      curves: x and y of each, `[N]`; where x is not finite they have no point.
+      axis: what x is.
+    """
+    finite = [np.isfinite(x) for x, _ in curves]
+    curves = [(x[on], y[on]) for (x, y), on in zip(curves, finite) if on.any()]
     if not curves:
         return np.zeros(0), []
     places = np.unique(np.concatenate([x for x, _ in curves]))
@@ -82,13 +93,16 @@ def learning(runs: list[RunFiles]) -> Part | None:
     preset = preset_of(runs[0])
     for line, (protocol, words) in enumerate(PROTOCOLS.items()):
         metric = f"test/{protocol}_deterministic_return"
-        authors = _authors(runs[0], preset, protocol)
+        task = runs[0].raw.get("env", {}).get("task", {}).get("name")
+        authors = authors_of(preset, task, protocol)
         for axes, (axis, label) in zip(grid[line], AXES.items()):
-            _draw_authors(axes, authors, axis)
+            draw_authors(axes, authors, axis)
             places, values = common(runs, metric, axis)
             if values:
                 centre, low, high = middle(values)
-                _draw_curve(axes, places, centre, low, high, len(runs))
+                label = "CEMRL in JAX"
+                label += f", IQM of {len(runs)}" if len(runs) > 1 else ""
+                draw_curve(axes, places, centre, low, high, label)
                 _fit(axes, places, authors, axis)
                 counts = [len(column) for column in values]
                 rows += [
@@ -128,16 +142,22 @@ def _learning_caption(runs: list[RunFiles], preset: str | None) -> str:
     )
 
 
-def _authors(run: RunFiles, preset: str | None, protocol: str) -> list[dict[str, Any]]:
-    """Returns the authors' runs if they were evaluated under this protocol."""
-    if preset is None:
+def their_protocol(task: str | None) -> str:
+    """Returns under which protocol the authors evaluated a family of tasks."""
+    return "changing" if task in DIRECTIONS else "fixed"
+
+
+def authors_of(
+    preset: str | None, task: str | None, protocol: str
+) -> list[dict[str, Any]]:
+    """Returns the authors' runs of a preset if this protocol was theirs."""
+    if preset is None or protocol != their_protocol(task):
         return []
-    task = run.raw["env"]["task"].get("name")
-    theirs = "changing" if task in DIRECTIONS else "fixed"
-    return author_curves()[preset] if protocol == theirs else []
+    return author_curves()[preset]
 
 
-def _draw_authors(axes: Any, authors: list[dict[str, Any]], axis: str) -> None:
+def draw_authors(axes: Any, authors: list[dict[str, Any]], axis: str) -> None:
+    """Draws the authors' runs, and the mean of their last returns."""
     for number, run in enumerate(authors if axis != "updates" else []):
         axes.plot(
             run[axis],
@@ -152,16 +172,16 @@ def _draw_authors(axes: Any, authors: list[dict[str, Any]], axis: str) -> None:
         axes.axhline(last, color=style.MEANING["authors"], linewidth=1, linestyle=":")
 
 
-def _draw_curve(
+def draw_curve(
     axes: Any,
     x: np.ndarray,
     centre: np.ndarray,
     low: np.ndarray,
     high: np.ndarray,
-    count: int,
+    label: str,
+    colour: str = style.MEANING["ours"],
 ) -> None:
-    colour = style.MEANING["ours"]
-    label = "CEMRL in JAX" if count == 1 else f"CEMRL in JAX, IQM of {count}"
+    """Draws a curve `[N]` and its interval."""
     marker = "o" if len(x) < 15 else None
     axes.plot(x, centre, color=colour, marker=marker, markersize=3, label=label)
     axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)

@@ -158,6 +158,18 @@ def count_axis(axis: Any, label: str) -> None:
     axis.set_xlabel(label)
 
 
+def log_axis(axis: Any, label: str) -> None:
+    """Makes an x-axis logarithmic, with plain numbers at 1, 2 and 5 times powers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set(xscale="log", xlabel=label)
+    low, high = axis.get_xlim()
+    few = high < 100 * low
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
 def _Nice(unit: float) -> Any:  # noqa: N802  makes a locator
     """Returns a locator of round numbers in a unit of so many hours."""
     from matplotlib.ticker import MaxNLocator

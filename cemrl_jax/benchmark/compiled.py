@@ -116,7 +116,8 @@ def compile_phases(
         row |= memory(program, text, shapes, config, target)
         row |= fitting(row)
         if keep is not None:
-            write_program(keep / f"{config.name}_{target.name}_{name}", text, block)
+            stem = f"{config.name}_{target.name}_{name}".replace(":", "_")
+            write_program(keep / stem, text, block)
         yield row
 
 

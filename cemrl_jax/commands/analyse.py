@@ -3,7 +3,7 @@
 import pathlib
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.analysis import load, report, style
+from cemrl_jax.analysis import learning, load, report, style
 from cemrl_jax.analysis.recordings import Settings
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import ConfigError
@@ -15,6 +15,7 @@ examples:
   python scripts/analyse.py output/point-vel/<run> output/point-dir/<run>
   python scripts/analyse.py output/point-vel/<run> --intervals=10,25,50 --format=pdf
   python scripts/analyse.py <run> --schedule=timed,min_steps=20,probability=0.2
+  python scripts/analyse.py output --learning=benchmarks
 
 Runs that differ in nothing but their seed are one experiment. A folder stands for all
 runs below it.
@@ -56,6 +57,12 @@ def main() -> None:
         "--change-at", metavar="N,N", help="steps of the changes in the drawn episode"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the starts")
+    parser.add_argument(
+        "--learning",
+        metavar="DIR",
+        help="no report: write every evaluation of the runs to DIR/results/learning,"
+        " and tables and a picture of all that is there to DIR/learning.md",
+    )
     args = parser.parse_args()
     kinds = tuple(args.format.split(","))
     if set(kinds) - set(style.FORMATS):
@@ -76,6 +83,11 @@ def main() -> None:
         seed=args.seed,
     )
     runs = load.find_runs([pathlib.Path(run) for run in args.runs])
+    if args.learning:
+        folder = pathlib.Path(args.learning)
+        learning.write(learning.collect(runs), folder)
+        print(f"{len(runs)} runs in {folder / learning.PAGE}")
+        return
     command_line.use_compile_cache(args.compile_cache)
     path = report.make(runs, pathlib.Path(args.output), settings, kinds)
     print(f"report in {path}")

@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cemrl_jax.data.types import Trainable
+from cemrl_jax.data.vectors import tree_of
 from cemrl_jax.runtime import memory
 
 Aux = TypeVar("Aux")
@@ -87,6 +88,8 @@ def gradient_step(
 ) -> tuple[Trainable, Aux]:
     """Takes one step along the gradient of `loss`, averaged over all devices.
 
+    The parameters may be packed, see `cemrl_jax.data.vectors`; the loss gets a tree.
+
     A gradient that is not finite, or too large for its square to be, is skipped, on
     all devices alike since it is their average: parameters and the optimiser stay as
     they were. After `MAX_SKIPPED` in a row all are skipped, so that the host, which
@@ -95,7 +98,9 @@ def gradient_step(
     Returns the new parameters with their optimiser's state, and what `loss` returns
     beside its value.
     """
-    grads, aux = jax.grad(loss, has_aux=True)(state.params, *args)
+    grads, aux = jax.grad(lambda params: loss(tree_of(params), *args), has_aux=True)(
+        state.params
+    )
     grads = average(grads)
     sound = jnp.isfinite(optax.tree.norm(grads, squared=True))
     sound &= state.skipped[1] < MAX_SKIPPED

@@ -1,3 +1,6 @@
+import functools
+from typing import Any
+
 import numpy as np
 from helpers import on_one_device, tiny_agent
 
@@ -18,6 +21,14 @@ def test_skipped_steps_are_counted_for_each_optimiser():
 
 def test_means_leave_out_the_updates_that_were_skipped():
     values = np.array([1, np.nan, 3, np.inf], np.float32)
-    mean = on_one_device(mean_over_updates)({"a": values, "b": values[1::2]})
+    spoilt = np.array([np.nan, np.inf, np.nan, np.nan], np.float32)
+
+    def update(count: Any, metrics: Any) -> Any:
+        return count + 1, metrics
+
+    count, mean = on_one_device(functools.partial(mean_over_updates, update))(
+        np.int32(0), {"a": values, "b": spoilt}
+    )
+    assert int(count) == 4
     assert float(mean["a"]) == 2
     assert np.isnan(mean["b"])

@@ -153,9 +153,8 @@ def test_the_authors_runs_are_found_by_what_was_trained(tmp_path):
     assert ant == "ant_non_stationary_dir"
     last = [run["test_return"][-1] for run in load.author_curves()[ant]]
     assert last == [28078.5, 26292.6, 29493.3]
-    directions = found["ant_non_stationary_dir"]
-    assert curves._authors(directions, ant, "changing")
-    assert not curves._authors(directions, ant, "fixed")
+    assert curves.authors_of(ant, "direction", "changing")
+    assert not curves.authors_of(ant, "direction", "fixed")
 
 
 def test_a_schedule_on_the_command_line_has_fields():

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,13 +19,21 @@ from cemrl_jax.agents.cemrl import losses
 from cemrl_jax.agents.cemrl.bounds import CONTEXTS, Bound
 from cemrl_jax.agents.cemrl.encoders import ENCODERS
 from cemrl_jax.agents.cemrl.networks import Decoder, FixedPrior, LearntPrior
-from cemrl_jax.agents.cemrl.types import Batch, LearnerState, Posterior, Segments
+from cemrl_jax.agents.cemrl.types import (
+    TRAINED,
+    Batch,
+    LearnerState,
+    Posterior,
+    Segments,
+)
 from cemrl_jax.agents.distributions import product_of_gaussians, tanh_normal
+from cemrl_jax.agents.networks import Joined
 from cemrl_jax.agents.sac import Actor, Critic, Temperature
 from cemrl_jax.config import Config
 from cemrl_jax.data import normalizer, replay
 from cemrl_jax.data.rollout import where_env
 from cemrl_jax.data.types import Metrics, Params, Trainable, Transition
+from cemrl_jax.data.vectors import Vector, pack, tree_of, unpack
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.runtime.parallel import average, gradient_step, where
 
@@ -33,6 +43,13 @@ class PolicyNoise(struct.PyTreeNode):
 
     action: Array
     next_action: Array
+
+
+class Noise(struct.PyTreeNode):
+    """Standard normal draws of an update: `[B, K, Z]` of the ELBO, and of SAC."""
+
+    world_model: Array
+    policy: PolicyNoise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +144,42 @@ class Agent:
             num_updates=jnp.int32(0),
         )
 
+    def pack(self, learner: LearnerState) -> LearnerState:
+        """Returns a learner in the form in which many steps are taken.
+
+        Its parameters and moments are vectors, and products on the same input are one;
+        see `cemrl_jax.data.vectors` and `networks.Joined`.
+        """
+        join = self._rearrangements("join")
+        return learner.replace(
+            **{name: pack(getattr(learner, name), join[name]) for name in TRAINED},
+            target_critic=Vector.of(self.critic.join(learner.target_critic)),
+        )
+
+    def unpack(self, learner: LearnerState) -> LearnerState:
+        """Undoes `pack`."""
+        split = self._rearrangements("split")
+        return learner.replace(
+            **{name: unpack(getattr(learner, name), split[name]) for name in TRAINED},
+            target_critic=self.critic.split(tree_of(learner.target_critic)),
+        )
+
+    def _rearrangements(self, name: str) -> dict[str, Callable[[Params], Params]]:
+        """Returns a method, "join" or "split", of each field of `TRAINED`."""
+        encoder, decoder = getattr(self.encoder, name), getattr(self.decoder, name)
+        return {
+            "world_model": lambda tree: (
+                tree
+                | {
+                    "encoder": encoder(tree["encoder"]),
+                    "decoder": decoder(tree["decoder"]),
+                }
+            ),
+            "actor": getattr(self.actor, name),
+            "critic": getattr(self.critic, name),
+            "temperature": lambda tree: tree,
+        }
+
     @property
     def num_features(self) -> int:
         """F, the size of a transition as the encoder sees it."""
@@ -158,8 +211,17 @@ class Agent:
             there = exists.reshape(exists.shape + (1,) * blank.ndim)
             return jnp.where(there, windows, blank)
 
-        nothing = embed(jnp.zeros(self.num_features))
-        windows = jax.tree.map(overlap, embed(segments.rows), nothing)
+        # Nothing is one more row, or some: products like a multiple of 64.
+        shape = segments.rows.shape[:2]
+        size = math.prod(shape)
+        rows = segments.rows.reshape(size, self.num_features)
+        embedded = embed(jnp.pad(rows, ((0, 64 - size % 64), (0, 0))))
+        windows = jax.tree.map(
+            lambda leaf: overlap(
+                leaf[:size].reshape(*shape, *leaf.shape[1:]), leaf[size]
+            ),
+            embedded,
+        )
         return _apply(self.encoder, params, windows, method="infer")
 
     def decode(
@@ -289,7 +351,7 @@ class Agent:
             sac.temperature_loss,
             self.temperature_optimizer,
             learner.temperature,
-            self.temperature.apply,
+            functools.partial(_apply, self.temperature),
             z,
             log_prob,
             self.target_entropy,
@@ -302,7 +364,7 @@ class Agent:
             sac.critic_loss,
             self.policy_optimizer,
             learner.critic,
-            self.critic.apply,
+            functools.partial(_apply, self.critic),
             now.obs,
             z,
             now.action,
@@ -313,7 +375,7 @@ class Agent:
             self.policy_optimizer,
             actor,
             self.sample_action,
-            lambda *inputs: self.critic.apply(critic.params, *inputs),
+            functools.partial(_apply, self.critic, critic.params),
             now.obs,
             z,
             noise.action,
@@ -356,11 +418,19 @@ class Agent:
             self.discount * (1 - now.terminated),
         )
 
+    def noise(self, key: Array, batch_size: int) -> Noise:
+        """Draws what an `update` needs; the key is consumed."""
+        key_model, key_policy = jax.random.split(key)
+        return Noise(
+            world_model=self.world_model_noise(key_model, batch_size),
+            policy=self.policy_noise(key_policy, batch_size),
+        )
+
     def update(
         self,
         learner: LearnerState,
         batch: Batch,
-        key: Array,
+        noise: Array | Noise,
         policy_batch: Batch | None = None,
     ) -> tuple[LearnerState, Metrics]:
         """Takes an ELBO step and a SAC step.
@@ -368,25 +438,29 @@ class Agent:
         Args:
           learner: the learner.
           batch: `[B]` transitions of the ELBO.
-          key: the key is consumed.
-          policy_batch: transitions of SAC; None for the same, whose tasks are known.
+          noise: draws, or a key for them, which is consumed.
+          policy_batch: `[B]` of SAC; None for the same, whose tasks are known.
         """
-        key_model, key_policy = jax.random.split(key)
+        if not isinstance(noise, Noise):
+            noise = self.noise(noise, batch.size)
         before = learner.world_model.params
-        noise = self.world_model_noise(key_model, batch.size)
-        learner, model_metrics, z = self.world_model_step(learner, batch, noise)
+        learner, model_metrics, z = self.world_model_step(
+            learner, batch, noise.world_model
+        )
         now = batch
         if policy_batch is not None:
             now = policy_batch
-            z = losses.infer_task(self.encode(before, now.window))
-        noise = self.policy_noise(key_policy, now.size)
-        learner, policy_metrics = self.policy_step(learner, now.current, z, noise)
+            z = losses.infer_task(self.encode(tree_of(before), now.window))
+        learner, policy_metrics = self.policy_step(
+            learner, now.current, z, noise.policy
+        )
         errors = jnp.stack(
             [model_metrics["elbo/state_error"], model_metrics["elbo/reward_error"]]
         )
         change = self.balanced_weights(average(errors)) - learner.loss_weights
         weights = learner.loss_weights + self.loss_weight_rate * change
-        weights = where(jnp.isfinite(weights).all(), weights, learner.loss_weights)
+        sound = jnp.isfinite(weights[0]) & jnp.isfinite(weights[1])
+        weights = where(sound, weights, learner.loss_weights)
         return learner.replace(loss_weights=weights), model_metrics | policy_metrics
 
     def balanced_weights(self, errors: Array) -> Array:
@@ -394,8 +468,8 @@ class Agent:
 
         The reward error counts once for each predicted entry of the state.
         """
-        weighted = errors * jnp.array([1.0, self.decoder.state_size])
-        return weighted / weighted.sum()
+        state, reward = errors[0], errors[1] * self.decoder.state_size
+        return jnp.stack([state, reward]) / (state + reward)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -537,7 +611,10 @@ def belief(posterior: Posterior) -> Belief:
 
 
 def _apply(module: nn.Module, params: Params, *args: Any, **kwargs: Any) -> Any:
-    """Applies a module; linen's own type also allows for mutated variables."""
+    """Applies a module to parameters, which may be joined, and packed."""
+    params = tree_of(params)
+    if isinstance(params, Joined):
+        return module.apply_joined(params, *args, **kwargs)
     return module.apply(params, *args, **kwargs)
 
 

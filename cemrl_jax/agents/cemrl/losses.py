@@ -15,6 +15,7 @@ from cemrl_jax.agents.distributions import (
     product_of_gaussians,
     uniform_kl,
 )
+from cemrl_jax.agents.metrics import means
 from cemrl_jax.data.types import Metrics, Params
 
 
@@ -159,19 +160,21 @@ def elbo_loss(
         elbo = (label * per_class).sum(-1) + settings.kl_y_weight * log_label
     else:
         elbo = (posterior.probs * per_class).sum(-1) - settings.kl_y_weight * kl_y
-    mean = lambda x: (x if batch.weight is None else batch.weight * x).mean()  # noqa: E731
-    loss = -mean(elbo.sum(-1))
-    weight = jax.lax.stop_gradient(posterior.probs.mean(-2))
-    metrics = {
+    loss = -elbo.sum(-1)
+    probs = posterior.probs.mean(-2)
+    values = {
         "elbo/loss": loss,
-        "elbo/state_error": mean((weight * state_error).sum(-1)),
-        "elbo/reward_error": mean((weight * reward_error).sum(-1)),
-        "elbo/kl_z": mean((posterior.probs * kl_z).sum((-2, -1))),
-        "elbo/kl_y": mean(kl_y.sum(-1)),
-        "elbo/posterior_std": mean((weight[..., None] * std).sum(-2).mean(-1)),
+        "elbo/state_error": (probs * state_error).sum(-1),
+        "elbo/reward_error": (probs * reward_error).sum(-1),
+        "elbo/kl_z": (posterior.probs * kl_z).sum((-2, -1)),
+        "elbo/kl_y": kl_y.sum(-1),
+        "elbo/posterior_std": (probs[..., None] * std).sum(-2).mean(-1),
     }
+    if batch.weight is not None:
+        loss = batch.weight * loss
+        values = {name: batch.weight * value for name, value in values.items()}
     z = jax.lax.stop_gradient(infer_task(posterior))
-    return settings.batch_size * loss, (metrics, z)
+    return settings.batch_size * loss.mean(), (means(values), z)
 
 
 def mean_prediction_errors(

@@ -1,10 +1,21 @@
 """The networks of encoder, decoder and class prior."""
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from cemrl_jax.agents.networks import MLP, plain_layer
+from cemrl_jax.agents.networks import (
+    MLP,
+    Joined,
+    Layer,
+    apply_layers,
+    apply_pair,
+    join_pair,
+    plain_layer,
+    split_pair,
+)
+from cemrl_jax.data.types import Params
 
 
 class Trunk(nn.Module):
@@ -54,8 +65,58 @@ class GaussianHead(nn.Module):
         """Returns means and positive scales."""
         size = self.num_classes * 2 * self.latent_size
         raw = plain_layer(size, features.shape[-1])(features)
+        return self.gaussians(raw)
+
+    def gaussians(self, raw: Array) -> tuple[Array, Array]:
+        """Returns means and positive scales of the layer's outputs."""
         raw = raw.reshape(*raw.shape[:-1], self.num_classes, 2, self.latent_size)
         return raw[..., 0, :], nn.softplus(raw[..., 1, :])
+
+
+def join_encoder(params: Params) -> Joined:
+    """Returns trunk and both heads of an encoder, the heads in one layer."""
+    trunk, class_head, gaussian_head = (
+        params["params"][name] for name in ("shared", "class_head", "gaussian_head")
+    )
+    hidden = trunk["MLP_0"]
+    layers = [hidden[f"Dense_{number}"] for number in range(len(hidden))]
+    heads = jax.tree.map(
+        lambda *x: jnp.concatenate(x, -1),
+        class_head["Dense_0"],
+        gaussian_head["Dense_0"],
+    )
+    return Joined(tuple(Layer(**layer) for layer in (*layers, heads)))
+
+
+def split_encoder(joined: Joined, num_classes: int) -> Params:
+    """Undoes `join_encoder`."""
+    *layers, heads = (
+        {"kernel": layer.kernel, "bias": layer.bias} for layer in joined.layers
+    )
+    return {
+        "params": {
+            "shared": {
+                "MLP_0": {f"Dense_{n}": layer for n, layer in enumerate(layers)}
+            },
+            "class_head": {
+                "Dense_0": jax.tree.map(lambda x: x[..., :num_classes], heads)
+            },
+            "gaussian_head": {
+                "Dense_0": jax.tree.map(lambda x: x[..., num_classes:], heads)
+            },
+        }
+    }
+
+
+def apply_encoder(
+    joined: Joined, num_classes: int, latent_size: int, x: Array
+) -> tuple[Array, Array, Array]:
+    """Returns class probabilities, means and scales: trunk and heads of an encoder."""
+    *trunk, heads = joined.layers
+    raw = apply_layers(trunk, x) @ heads.kernel + heads.bias
+    gaussians = GaussianHead(num_classes, latent_size, parent=None)
+    mean, std = gaussians.gaussians(raw[..., num_classes:])
+    return nn.softmax(raw[..., :num_classes]), mean, std
 
 
 class Decoder(nn.Module):
@@ -76,6 +137,39 @@ class Decoder(nn.Module):
         hidden = (int(x.shape[-1] * self.width_factor),) * 2
         state = MLP(hidden, self.state_size, name="state")(x)
         return state, MLP(hidden, 1, name="reward")(x)[..., 0]
+
+    def join(self, params: Params) -> Joined:
+        """Returns parameters of a pair of networks with equally many outputs.
+
+        The reward's network gets outputs that nobody reads, and whose parameters
+        therefore stay zero.
+        """
+        state, reward = (params["params"][name] for name in ("state", "reward"))
+        last = f"Dense_{len(state) - 1}"
+        more = self.state_size - 1
+        wide = reward | {
+            last: jax.tree.map(
+                lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, more)]),
+                reward[last],
+            )
+        }
+        return Joined(join_pair(jax.tree.map(lambda *x: jnp.stack(x), state, wide)))
+
+    def split(self, joined: Joined) -> Params:
+        """Undoes `join`."""
+        pair = split_pair(joined.layers)
+        state, reward = (jax.tree.map(lambda x, n=n: x[n], pair) for n in (0, 1))
+        last = f"Dense_{len(pair) - 1}"
+        reward[last] = jax.tree.map(lambda x: x[..., :1], reward[last])
+        return {"params": {"state": state, "reward": reward}}
+
+    def apply_joined(
+        self, joined: Joined, obs: Array, action: Array, z: Array
+    ) -> tuple[Array, Array]:
+        """Does what a call does."""
+        x = jnp.concatenate([obs, action, z], -1)
+        state, reward = apply_pair(joined.layers, x)
+        return state, reward[..., 0]
 
 
 class FixedPrior(nn.Module):

@@ -12,7 +12,7 @@ from jax import Array
 
 from cemrl_jax.agents.base import Phase
 from cemrl_jax.agents.cemrl import losses
-from cemrl_jax.agents.cemrl.agent import Agent
+from cemrl_jax.agents.cemrl.agent import Agent, Noise
 from cemrl_jax.agents.cemrl.bounds import Bound, with_physics
 from cemrl_jax.agents.cemrl.types import TRAINED, Batch, LearnerState
 from cemrl_jax.config import Config
@@ -30,8 +30,12 @@ from cemrl_jax.data.types import (
     Transition,
     WorkerState,
 )
+from cemrl_jax.data.vectors import Compact
 from cemrl_jax.envs import NonStationaryEnv
 from cemrl_jax.runtime import parallel
+
+Place = tuple[Array, Array]
+"""Environments and indices of transitions in a replay."""
 
 
 def _at_precision_of_agent(phase: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,17 +49,51 @@ def _at_precision_of_agent(phase: Callable[..., Any]) -> Callable[..., Any]:
     return precise
 
 
-def mean_over_updates(metrics: Metrics) -> Metrics:
-    """Averages metrics `[N]` over the updates in which they are finite.
+class _Means(struct.PyTreeNode):
+    """Means of metrics, updated step by step.
 
-    The others are of skipped steps, which are counted.
+    Attributes:
+      sums: `[M]` of the finite values of each metric.
+      counts: `[M]` of them.
     """
 
-    def mean(values: Array) -> Array:
-        finite = jnp.isfinite(values)
-        return jnp.where(finite, values, 0).sum() / finite.sum()
+    sums: Array
+    counts: Array
 
-    return parallel.average(jax.tree.map(mean, metrics))
+
+def mean_over_updates(
+    update: Callable[[Any, Any], tuple[Any, Metrics]], state: Any, inputs: Any
+) -> tuple[Any, Metrics]:
+    """Takes an update after the other.
+
+    Args:
+      update: `(state, input) -> (state, metrics)`.
+      state: before the first one.
+      inputs: `[N, ...]`.
+
+    Returns:
+      The state after the last one, and the metrics, each averaged over the updates in
+      which it was finite. The others are of skipped steps, which are counted.
+    """
+    first = jax.tree.map(lambda leaf: leaf[0], inputs)
+    names = list(jax.eval_shape(lambda *args: update(*args)[1], state, first))
+
+    def step(carry: Compact, chosen: Any) -> tuple[Compact, None]:
+        state, means = carry.tree
+        state, metrics = update(state, chosen)
+        values = jnp.stack([metrics[name] for name in names])
+        finite = jnp.isfinite(values)
+        means = _Means(
+            sums=means.sums + jnp.where(finite, values, 0),
+            counts=means.counts + finite,
+        )
+        return Compact.of((state, means)), None
+
+    zeros = jnp.zeros(len(names))
+    carry = Compact.of((state, _Means(zeros, zeros)))
+    state, means = jax.lax.scan(step, carry, inputs)[0].tree
+    values = parallel.average(means.sums / means.counts)
+    return state, dict(zip(names, values, strict=True))
 
 
 def skipped_steps(learner: LearnerState) -> Metrics:
@@ -127,13 +165,24 @@ class Sampling:
         self, agent: Agent, learner: LearnerState, memory: ReplayState, key: Array
     ) -> Batch:
         """Draws a batch of the transitions that are not for validation."""
+        return self.gather(agent, learner, memory, self.places(memory, key))
+
+    def places(self, memory: ReplayState, key: Array) -> Place:
+        """Draws the places of a batch, `[B]` or of segments `[S, W]`."""
         if self.windows_per_segment == 1:
             split = "all" if self.fold == 1 else "train"
-            return self.independent(agent, learner, memory, key, split)
+            return replay.draw(memory, key, self.batch_size, split, self.fold)
         num_segments = self.batch_size // self.windows_per_segment
-        place = replay.draw_segments(
+        return replay.draw_segments(
             memory, key, num_segments, self.windows_per_segment, self.num_steps
         )
+
+    def gather(
+        self, agent: Agent, learner: LearnerState, memory: ReplayState, place: Place
+    ) -> Batch:
+        """Returns the batch of places."""
+        if self.windows_per_segment == 1:
+            return _independent(agent, learner, memory, place)
         rows = replay.segments(memory.data, place, agent.window_steps, self.num_steps)
         weight = None
         if self.fold > 1:
@@ -151,8 +200,28 @@ class Sampling:
     ) -> Batch:
         """Draws a batch of independent transitions of a split."""
         place = replay.draw(memory, key, self.batch_size, split, self.fold)
-        rows = replay.windows(memory.data, place, agent.window_steps)
-        return agent.make_batch(learner, rows)
+        return _independent(agent, learner, memory, place)
+
+
+def _independent(
+    agent: Agent, learner: LearnerState, memory: ReplayState, place: Place
+) -> Batch:
+    rows = replay.windows(memory.data, place, agent.window_steps)
+    return agent.make_batch(learner, rows)
+
+
+class Draws(struct.PyTreeNode):
+    """All that is random in a fused update.
+
+    Attributes:
+      place: of the ELBO's batch, see `Sampling.places`.
+      policy_place: of SAC's; None for the same batch.
+      noise: of the networks.
+    """
+
+    place: Place
+    policy_place: Place | None
+    noise: Noise
 
 
 def make_fused(
@@ -171,25 +240,44 @@ def make_fused(
     """
     independent_policy &= sampling.windows_per_segment > 1
 
+    def draw(memory: ReplayState, key: Array) -> Draws:
+        key_draw, key_update = jax.random.split(key)
+        policy_place = None
+        if independent_policy:
+            policy_place = replay.draw(
+                memory,
+                jax.random.fold_in(key_draw, 1),
+                sampling.batch_size,
+                "all",
+                sampling.fold,
+            )
+        return Draws(
+            place=sampling.places(memory, key_draw),
+            policy_place=policy_place,
+            noise=agent.noise(key_update, sampling.batch_size),
+        )
+
     def train(
         learner: LearnerState, worker: WorkerState
     ) -> tuple[LearnerState, WorkerState, Metrics]:
-        def update(learner: LearnerState, key: Array) -> tuple[LearnerState, Metrics]:
-            key_draw, key_update = jax.random.split(key)
-            batch = sampling.draw(agent, learner, worker.replay, key_draw)
+        def update(learner: LearnerState, draws: Draws) -> tuple[LearnerState, Metrics]:
+            memory, learner = worker.replay, learner.replace(normalizer=statistics)
+            batch = sampling.gather(agent, learner, memory, draws.place)
             policy_batch = None
-            if independent_policy:
-                key_draw = jax.random.fold_in(key_draw, 1)
-                policy_batch = sampling.independent(
-                    agent, learner, worker.replay, key_draw, "all"
-                )
-            return agent.update(learner, batch, key_update, policy_batch)
+            if draws.policy_place is not None:
+                policy_batch = _independent(agent, learner, memory, draws.policy_place)
+            learner, metrics = agent.update(learner, batch, draws.noise, policy_batch)
+            return learner.replace(normalizer=None), metrics
 
         key, key_updates = jax.random.split(worker.key)
         keys = jax.random.split(key_updates, num_updates)
+        draws = jax.vmap(draw, (None, 0))(worker.replay, keys)
+        statistics = learner.normalizer
+        learner = agent.pack(learner).replace(normalizer=None)
         with jax.default_matmul_precision(agent.precision):
-            learner, metrics = jax.lax.scan(update, learner, keys)
-        metrics = mean_over_updates(metrics) | skipped_steps(learner)
+            learner, metrics = mean_over_updates(update, learner, draws)
+        learner = agent.unpack(learner).replace(normalizer=statistics)
+        metrics = metrics | skipped_steps(learner)
         metrics["elbo/state_weight"] = learner.loss_weights[0]
         return learner, worker.replace(key=key), metrics
 
@@ -393,10 +481,6 @@ class WorldModelPhase:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-Place = tuple[Array, Array]
-"""Environment `[B]` and index `[B]` in a replay."""
-
-
 def train_policy(
     agent: Agent,
     learner: LearnerState,
@@ -428,8 +512,8 @@ def train_policy(
 
     key, key_updates = jax.random.split(worker.key)
     keys = jax.random.split(key_updates, num_updates)
-    learner, metrics = jax.lax.scan(update, learner, keys)
-    metrics = mean_over_updates(metrics) | skipped_steps(learner)
+    learner, metrics = mean_over_updates(update, learner, keys)
+    metrics = metrics | skipped_steps(learner)
     return learner, worker.replace(key=key), metrics
 
 

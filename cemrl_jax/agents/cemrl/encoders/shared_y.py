@@ -1,15 +1,24 @@
 """Shared-y: one class for the window, Gaussians multiplied over its steps."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from flax import linen as nn
 from jax import Array
 
-from cemrl_jax.agents.cemrl.networks import ClassHead, GaussianHead, Trunk
+from cemrl_jax.agents.cemrl.networks import (
+    ClassHead,
+    GaussianHead,
+    Trunk,
+    apply_encoder,
+    join_encoder,
+    split_encoder,
+)
 from cemrl_jax.agents.cemrl.types import Posterior
 from cemrl_jax.agents.distributions import product_of_gaussians
-from cemrl_jax.agents.networks import MLP, plain_layer
+from cemrl_jax.agents.networks import MLP, Joined, plain_layer
+from cemrl_jax.data.types import Params
 
 PROBABILITY_MERGES: dict[str, Callable[[Array], Array]] = {
     "add": lambda probs: probs.mean(-2),
@@ -102,3 +111,29 @@ class SharedY(nn.Module):
     def __call__(self, window: Array) -> Posterior:
         """Normalised window `[..., T, F]` -> posterior."""
         return self.infer(self.embed(window))
+
+    def join(self, params: Params) -> Params:
+        """Returns parameters in which both heads are one product.
+
+        Not where the class is read off merged features.
+        """
+        if self.merge in FEATURE_MERGES:
+            return params
+        return join_encoder(params)
+
+    def split(self, joined: Params) -> Params:
+        """Undoes `join`."""
+        if self.merge in FEATURE_MERGES:
+            return joined
+        return split_encoder(joined, self.num_classes)
+
+    def apply_joined(self, joined: Joined, x: Any, method: str = "") -> Any:
+        """Does what a call does, or one of the methods."""
+        if method == "infer":
+            return self.apply({}, x, method=method)
+        sizes = (self.num_classes, self.latent_size)
+        vote, mean, variance = apply_encoder(joined, *sizes, x)
+        embedded = {"vote": vote, "mean": mean, "variance": variance}
+        if method == "embed":
+            return embedded
+        return self.apply({}, embedded, method="infer")

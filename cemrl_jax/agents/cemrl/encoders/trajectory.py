@@ -1,10 +1,21 @@
 """Trajectory: the whole window through one network."""
 
+from typing import Any
+
 from flax import linen as nn
 from jax import Array
 
-from cemrl_jax.agents.cemrl.networks import ClassHead, GaussianHead, Trunk
+from cemrl_jax.agents.cemrl.networks import (
+    ClassHead,
+    GaussianHead,
+    Trunk,
+    apply_encoder,
+    join_encoder,
+    split_encoder,
+)
 from cemrl_jax.agents.cemrl.types import Posterior
+from cemrl_jax.agents.networks import Joined
+from cemrl_jax.data.types import Params
 
 
 class Trajectory(nn.Module):
@@ -40,3 +51,20 @@ class Trajectory(nn.Module):
     def __call__(self, window: Array) -> Posterior:
         """Normalised window `[..., T, F]` -> posterior."""
         return self.infer(self.embed(window))
+
+    def join(self, params: Params) -> Params:
+        """Returns parameters in which both heads are one product."""
+        return join_encoder(params)
+
+    def split(self, joined: Params) -> Params:
+        """Undoes `join`."""
+        return split_encoder(joined, self.num_classes)
+
+    def apply_joined(self, joined: Joined, x: Any, method: str = "infer") -> Any:
+        """Does what a call does; `method` is one of this class."""
+        if method == "embed":
+            return x
+        flat = x.reshape(*x.shape[:-2], 1, -1)
+        sizes = (self.num_classes, self.latent_size)
+        probs, mean, std = apply_encoder(joined, *sizes, flat)
+        return Posterior(probs=probs, mean=mean, std=std)

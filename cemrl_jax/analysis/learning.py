@@ -1,0 +1,348 @@
+"""What was learnt: runs of all experiments as JSON, and from that tables and a picture.
+
+A file per experiment holds every evaluation of every seed, and where it comes from. The
+tables and the picture are made of the files alone, so that anyone can make them again.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from cemrl_jax.analysis import curves, style
+from cemrl_jax.analysis.load import RunFiles, compile_seconds, preset_of
+from cemrl_jax.evaluation.statistics import bootstrap_interval, iqm
+from cemrl_jax.runtime import provenance
+
+RESULTS = pathlib.Path("results", "learning")
+"""Below the folder of the page: a file per experiment, and the picture."""
+PAGE, PICTURE = "learning.md", "learning"
+BEGIN, END = "<!-- made by scripts/analyse.py: begin -->", "<!-- end -->"
+LABELS = {"inferred": "CEMRL in JAX", "oracle": "oracle", "blind": "blind"}
+CONTEXTS = (*LABELS,)
+COLOURS = {
+    "inferred": style.MEANING["ours"],
+    "oracle": style.GREEN,
+    "blind": style.VERMILION,
+}
+METRICS = ("test/", "train/", "validation/", "recovery/", "inference/")
+"""How the columns of progress.csv begin that an evaluation writes."""
+START = (
+    *("epoch", "revision", "command", "engine", "platform", "device_kind", "host"),
+    *("host_cores", "num_devices", "versions", "date"),
+)
+"""What a file says of each start of a run."""
+OWN = ("seed", "num_seeds", "output_dir", "tensorboard", "logging")
+"""Fields in which the runs of an experiment always differ."""
+
+Experiment = dict[str, Any]
+"""The content of a file; see `experiment`."""
+
+
+def collect(runs: list[RunFiles]) -> list[Experiment]:
+    """Returns experiments: runs of one name whose policies see the same of the task."""
+    groups: dict[tuple[str, str], list[RunFiles]] = {}
+    for run in runs:
+        context = run.raw.get("sac", {}).get("context", CONTEXTS[0])
+        if run.num_rows:
+            groups.setdefault((run.name, context), []).append(run)
+    return [
+        experiment(name, context, sorted(group, key=lambda run: run.seed or 0))
+        for (name, context), group in groups.items()
+    ]
+
+
+def experiment(name: str, context: str, runs: list[RunFiles]) -> Experiment:
+    """Returns what a file says of runs that differ in their seed.
+
+    Args:
+      name: of the runs.
+      context: what the policy sees of the task.
+      runs: of different seeds.
+
+    Returns:
+      `name`, `context`, `preset` (of the authors' experiment, if it is one), `config`
+      (of the first run), and `runs`: of each its `seed`, the fields of its
+      configuration that are its own (`differs`), `starts`, `compile_seconds` and the
+      columns of its evaluations, with the hours of all phases until then.
+    """
+    config = {key: value for key, value in runs[0].raw.items() if key not in OWN}
+    return {
+        "name": name,
+        "context": context,
+        "preset": preset_of(runs[0]),
+        "config": config,
+        "runs": [_run(run, config) for run in runs],
+    }
+
+
+def _run(run: RunFiles, config: dict[str, Any]) -> dict[str, Any]:
+    own = {key: value for key, value in run.raw.items() if key not in OWN}
+    names = [name for name in run.columns if name.startswith(METRICS)]
+    evaluated = [np.isfinite(run.column(name)) for name in names]
+    rows = np.flatnonzero(np.any(evaluated, 0)) if names else np.zeros(0, int)
+    columns = {name: run.column(name) for name in ("epoch", "env_steps", "updates")}
+    columns |= {"hours": run.hours} | {name: run.column(name) for name in names}
+    return {
+        "seed": run.seed,
+        "differs": {key: own[key] for key in own if own[key] != config.get(key)},
+        "starts": [
+            {key: start.get(key) for key in START}
+            for start in provenance.read(run.directory)
+        ],
+        "compile_seconds": compile_seconds(run),
+        "evaluations": {name: _listed(x[rows]) for name, x in columns.items()},
+    }
+
+
+def _listed(values: np.ndarray) -> list[float | None]:
+    """Returns numbers for JSON: eight digits, None for NaN."""
+    rounded = [float(f"{x:.8g}") if np.isfinite(x) else None for x in values]
+    return [int(x) if x is not None and x == int(x) else x for x in rounded]
+
+
+def write(experiments: list[Experiment], folder: pathlib.Path) -> None:
+    """Writes experiments into files, and page and picture of all files in the folder.
+
+    Args:
+      experiments: new ones; those of the same name and context are replaced.
+      folder: of the page, which keeps what stands outside of its marks.
+    """
+    results = folder / RESULTS
+    results.mkdir(parents=True, exist_ok=True)
+    for one in experiments:
+        bound = "" if one["context"] == CONTEXTS[0] else f"_{one['context']}"
+        path = results / f"{one['name'].replace('-', '_')}{bound}.json"
+        path.write_text(dumps(one))
+    everything = [json.loads(path.read_text()) for path in results.glob("*.json")]
+    everything.sort(key=lambda one: (one["name"], CONTEXTS.index(one["context"])))
+    style.save(picture(everything), results, PICTURE, ("png",))
+    page = folder / PAGE
+    text = page.read_text() if page.exists() else f"# Learning\n\n{BEGIN}\n{END}\n"
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    made = f"{BEGIN}\n\n{tables(everything)}\n{END}"
+    page.write_text(before + made + after)
+
+
+def dumps(one: Experiment) -> str:
+    """Returns an experiment as JSON with a column of evaluations on a line."""
+    lines = json.dumps(one, indent=1).split("\n")
+    text, joined = [], ""
+    for line in lines:
+        if joined:
+            joined += line.strip() + " "
+        elif line.endswith(": ["):
+            joined = line
+        else:
+            text.append(line)
+        if joined and (line.strip() in ("]", "],") or "{" in line):
+            text.append(joined.rstrip())
+            joined = ""
+    return "\n".join(text) + "\n"
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def curve(run: dict[str, Any], metric: str, axis: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns x and y of a run's evaluations, `[N]`, where there is a y."""
+    found = run["evaluations"]
+    y = np.array(found.get(metric, [None] * len(found["epoch"])), np.float64)
+    x = np.array(found[axis], np.float64)
+    return x[np.isfinite(y)], y[np.isfinite(y)]
+
+
+def last(one: Experiment, metric: str) -> np.ndarray:
+    """Returns the last value of a metric in each run that has one."""
+    values = [curve(run, metric, "epoch")[1] for run in one["runs"]]
+    return np.array([column[-1] for column in values if len(column)])
+
+
+def metric_of(protocol: str) -> str:
+    """Returns the metric that is reported under a protocol."""
+    return f"test/{protocol}_deterministic_return"
+
+
+def task_of(one: Experiment) -> str:
+    """Returns the name of the family of tasks."""
+    return str(one["config"]["env"]["task"]["name"])
+
+
+def hours_of(one: Experiment) -> float:
+    """Returns the time of the longest run, compilation of a start included, h."""
+    return max(
+        (run["evaluations"]["hours"][-1] or 0)
+        + sum(run["compile_seconds"].values()) / 3600
+        for run in one["runs"]
+    )
+
+
+def reached(one: Experiment, level: float) -> float | None:
+    """Returns the hours until the IQM of all runs is at a level, None if it never is.
+
+    The level counts under the authors' protocol.
+    """
+    metric = metric_of(curves.their_protocol(task_of(one)))
+    both = [curve(run, metric, "hours") for run in one["runs"]]
+    places, values = curves.merged(both, "hours")
+    at = [
+        place
+        for place, column in zip(places, values)
+        if len(column) == len(both) and iqm(column) >= level
+    ]
+    return float(at[0]) if at else None
+
+
+# ---------------------------------------------------------------- page
+
+
+def tables(experiments: list[Experiment]) -> str:
+    """Returns both tables and the picture as markdown."""
+    by_name: dict[str, dict[str, Experiment]] = {}
+    for one in experiments:
+        by_name.setdefault(one["name"], {})[one["context"]] = one
+    parts = [
+        f"![Learning curves]({RESULTS.as_posix()}/{PICTURE}.png)",
+        _table(
+            *("experiment", "authors (hours)", "seeds", "return [95 %]", "worst seed"),
+            *("hours", "at their level after", "oracle", "blind"),
+            rows=[_returns(name, own) for name, own in by_name.items()],
+        ),
+        _table(
+            *("experiment", "changing [95 %]", "oracle", "blind", "z recovers"),
+            *("reward recovers", "window", "return lost", "class accuracy"),
+            rows=[_changing(name, own) for name, own in by_name.items()],
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(*header: str, rows: list[list[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _returns(name: str, own: dict[str, Experiment]) -> list[str]:
+    """Returns a line about the authors' protocol."""
+    one = own.get(CONTEXTS[0]) or next(iter(own.values()))
+    protocol = curves.their_protocol(task_of(one))
+    metric = metric_of(protocol)
+    authors = curves.authors_of(one["preset"], task_of(one), protocol)
+    cells = [name, _span_of(authors)]
+    if CONTEXTS[0] not in own:
+        cells += ["", "", "", "", ""]
+    else:
+        values = last(one, metric)
+        hours = None
+        if authors:
+            level = np.mean([run["test_return"][-1] for run in authors])
+            hours = reached(one, float(level))
+        cells += [
+            *(str(len(values)), _interval(values)),
+            *(_number(values.min()) if len(values) else "", f"{hours_of(one):.2f}"),
+            "" if not authors else f"{hours:.2f} h" if hours is not None else "never",
+        ]
+    return cells + [_bound(own, context, metric) for context in CONTEXTS[1:]]
+
+
+def _changing(name: str, own: dict[str, Experiment]) -> list[str]:
+    """Returns a line about tasks that change, and about inference."""
+    metric = metric_of("changing")
+    one = own.get(CONTEXTS[0])
+    bounds = [_bound(own, context, metric) for context in CONTEXTS[1:]]
+    if one is None:
+        return [name, "", *bounds, "", "", "", "", ""]
+
+    def mean(metric: str, form: str) -> str:
+        values = last(one, metric)
+        return form.format(values.mean()) if len(values) else ""
+
+    return [
+        *(name, _interval(last(one, metric)), *bounds),
+        mean("recovery/z_steps", "{:.1f}"),
+        mean("recovery/reward_steps", "{:.1f}"),
+        str(one["config"]["encoder"]["window_steps"]),
+        mean("recovery/lost_return", "{:.1f}"),
+        mean("inference/class_accuracy", "{:.1%}"),
+    ]
+
+
+def _bound(own: dict[str, Experiment], context: str, metric: str) -> str:
+    return _interval(last(own[context], metric)) if context in own else ""
+
+
+def _interval(values: np.ndarray) -> str:
+    """Returns the IQM over runs, with a bootstrap interval where there are several."""
+    if not len(values):
+        return ""
+    text = _number(float(iqm(values)))
+    if len(values) > 1:
+        low, high = bootstrap_interval(values, np.random.default_rng(0))
+        text += f" [{_number(float(low))}, {_number(float(high))}]"
+    return text
+
+
+def _span_of(authors: list[dict[str, Any]]) -> str:
+    if not authors:
+        return ""
+    returns = [run["test_return"][-1] for run in authors]
+    hours = [run["hours"][-1] for run in authors]
+    ends = dict.fromkeys([_number(min(returns)), _number(max(returns))])
+    spans = dict.fromkeys([f"{min(hours):.0f}", f"{max(hours):.0f}"])
+    return f"{' to '.join(ends)} ({' to '.join(spans)} h)"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}"
+
+
+# ---------------------------------------------------------------- picture
+
+
+def picture(experiments: list[Experiment]) -> Any:
+    """Returns a figure: two panels an experiment, return over env steps and hours."""
+    plt = style.pyplot()
+    names = list(dict.fromkeys(one["name"] for one in experiments))
+    lines = max(-(-len(names) // 2), 1)
+    size = (1.6 * style.WIDTH, 2.4 * lines + 0.4)
+    figure, grid = plt.subplots(lines, 4, figsize=size, squeeze=False)
+    for number, name in enumerate(names):
+        pair = grid[number // 2, 2 * (number % 2) : 2 * (number % 2) + 2]
+        own = [one for one in experiments if one["name"] == name]
+        for axes, axis in zip(pair, ("env_steps", "hours")):
+            _panel(axes, own, axis)
+        pair[0].set_title(name, loc="left")
+        pair[0].set_ylabel("test return")
+        pair[1].sharey(pair[0])
+    for axes in grid.flat[2 * len(names) :]:
+        axes.remove()
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        found, labels = axes.get_legend_handles_labels()
+        handles |= dict(zip(labels, found))
+    if handles:
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside upper left", ncols=4
+        )
+    return figure
+
+
+def _panel(axes: Any, own: list[Experiment], axis: str) -> None:
+    """Draws the runs of an experiment and the authors', under their protocol."""
+    task = task_of(own[0])
+    protocol = curves.their_protocol(task)
+    authors = curves.authors_of(own[0]["preset"], task, protocol)
+    curves.draw_authors(axes, authors, axis)
+    for one in own:
+        both = [curve(run, metric_of(protocol), axis) for run in one["runs"]]
+        places, values = curves.merged(both, axis)
+        if values:
+            interval = curves.middle(values)
+            colour = COLOURS[one["context"]]
+            curves.draw_curve(axes, places, *interval, LABELS[one["context"]], colour)
+    if axis == "hours":
+        style.log_axis(axes, "hours")
+    else:
+        style.count_axis(axes, curves.AXES[axis])

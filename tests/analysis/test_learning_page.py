@@ -1,0 +1,97 @@
+"""The page of what was learnt, from runs with known numbers."""
+
+import csv
+import json
+import pathlib
+from typing import Any
+
+import pytest
+from helpers import preset
+
+from cemrl_jax import config as config_lib
+from cemrl_jax.analysis import learning, load
+
+HEADLINE = "test/fixed_deterministic_return"
+
+
+def a_run(folder: pathlib.Path, returns: list[float], **changes: Any) -> None:
+    """A finished run of quickstart with an evaluation an epoch, an hour each."""
+    config = preset("quickstart")
+    config.seed = changes.get("seed", 0)
+    config.sac.context = changes.get("context", "inferred")
+    folder.mkdir(parents=True)
+    config_lib.save(config, folder / "config.json")
+    rows = [
+        {
+            "epoch": number,
+            "env_steps": 1000 * number,
+            "updates": 10 * number,
+            "seconds/train": 3600.0 * (number > 0),
+            HEADLINE: value,
+            "inference/class_accuracy": 0.5 if number % 2 == 0 else "",
+        }
+        for number, value in enumerate(returns)
+    ]
+    with (folder / "progress.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    (folder / "compile.json").write_text('{"train": 360.0}')
+
+
+@pytest.fixture
+def page(tmp_path):
+    for seed, end in enumerate((-10.0, -20.0, -30.0)):
+        a_run(tmp_path / "runs" / str(seed), [-300.0, end, end - 1], seed=seed)
+    a_run(tmp_path / "runs" / "oracle", [-300.0, -9.0], context="oracle")
+    runs = load.find_runs([tmp_path / "runs"])
+    learning.write(learning.collect(runs), tmp_path)
+    return tmp_path
+
+
+def cells(page: pathlib.Path, table: int) -> list[str]:
+    lines = (page / learning.PAGE).read_text().split("\n")
+    rows = [line for line in lines if line.startswith("| quickstart")]
+    return [cell.strip() for cell in rows[table].strip("|").split("|")]
+
+
+def test_a_file_holds_every_evaluation_of_every_seed(page):
+    found = json.loads((page / learning.RESULTS / "quickstart.json").read_text())
+    assert (found["name"], found["context"]) == ("quickstart", "inferred")
+    assert found["preset"] == "cheetah_stationary_vel"
+    assert [run["seed"] for run in found["runs"]] == [0, 1, 2]
+    assert found["runs"][1]["differs"] == {}
+    assert found["runs"][1]["evaluations"] == {
+        "epoch": [0, 1, 2],
+        "env_steps": [0, 1000, 2000],
+        "updates": [0, 10, 20],
+        "hours": [0, 1, 2],
+        HEADLINE: [-300, -20, -21],
+        "inference/class_accuracy": [0.5, None, 0.5],
+    }
+
+
+def test_the_table_has_all_seeds_at_their_end_and_the_bounds(page):
+    own = cells(page, 0)
+    assert own[1].startswith("-2")  # the authors'
+    assert own[1].endswith("h)")
+    assert own[2:4] == ["3", "-21.0 [-31.0, -11.0]"]
+    assert own[4:6] == ["-31.0", "2.10"]
+    assert own[7:] == ["-9.0", ""]
+    assert cells(page, 1)[-1] == "50.0%"
+
+
+def test_the_authors_level_is_reached_when_all_seeds_together_reach_it(page):
+    found = json.loads((page / learning.RESULTS / "quickstart.json").read_text())
+    assert learning.reached(found, -200.0) == 1.0
+    assert learning.reached(found, -20.0) == 1.0  # -10, -20 and -30
+    assert learning.reached(found, -15.0) is None
+
+
+def test_files_alone_make_the_page_and_what_is_around_it_stays(page):
+    path = page / learning.PAGE
+    path.write_text("before\n" + path.read_text().split("\n", 1)[1] + "after\n")
+    whole = path.read_text()
+    learning.write([], page)
+    assert path.read_text() == whole
+    assert (page / learning.RESULTS / "learning.png").stat().st_size > 1000

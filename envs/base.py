@@ -46,6 +46,8 @@ class EnvState(struct.PyTreeNode):
       terminated: `[]` bool, the robot has fallen or broken. A time limit never sets it.
       broken: `[]` bool, the physics of the step or its reward was not finite or beyond
         MuJoCo's own limits. Everything else is then from before the step.
+      success: `[]` bool, the step that led here solved the task; None in a world whose
+        tasks are never solved, only done better or worse.
       step: `[]` int32 steps since the episode began.
       task: the task in force.
       schedule: state of the schedule.
@@ -57,6 +59,7 @@ class EnvState(struct.PyTreeNode):
     reward: Array
     terminated: Array
     broken: Array
+    success: Array | None
     step: Array
     task: Task
     schedule: Any
@@ -104,12 +107,72 @@ class Robot(Protocol):
         ...
 
 
+class World(Protocol):
+    """A robot among things: what it sees, earns and achieves depends on the task.
+
+    In place of a `Robot`, which becomes one by `worlds.RobotWorld`. A world may also
+    have `suited(distribution)`: returns the world for a family of tasks, or raises a
+    `ValueError`; `NonStationaryEnv` calls it.
+    """
+
+    @property
+    def action_size(self) -> int:
+        """See `Robot.action_size`."""
+        ...
+
+    @property
+    def obs_size(self) -> int:
+        """Size of an observation."""
+        ...
+
+    @property
+    def control_dt(self) -> float:
+        """See `Robot.control_dt`."""
+        ...
+
+    @property
+    def is_solvable(self) -> bool:
+        """Whether steps tell if they solved the task, see `EnvState.success`."""
+        ...
+
+    def reset(self, key: Array, task: Task) -> Any:
+        """Returns the physics at the start of an episode of `task`."""
+        ...
+
+    def step(self, physics: Any, action: Array, task: Task) -> Any:
+        """Advances one control step under `action` `[action_size]`."""
+        ...
+
+    def observe(self, physics: Any, task: Task) -> Array:
+        """Returns the observation `[obs_size]`."""
+        ...
+
+    def judge(
+        self, before: Any, after: Any, action: Array, task: Task
+    ) -> tuple[Array, Array | None]:
+        """Returns the reward `[]` of a control step, and whether it solved `task`.
+
+        The second is `[]` bool, or None in a world that is not solvable.
+        """
+        ...
+
+    def x_position(self, physics: Any) -> Array:
+        """See `Robot.x_position`."""
+        ...
+
+    def terminated(self, physics: Any) -> Array:
+        """See `Robot.terminated`."""
+        ...
+
+
 class TaskDistribution(Protocol):
     """Makes tasks and says what an event does to one.
 
     A distribution may also have
 
     * `num_base_tasks`: how many base tasks there are, 1 if it is not there;
+    * `base_names`: their names, for success rates;
+    * `num_train_bases`: how many of them, the first, are in pools of `sample`;
     * `extrapolate(key, num_tasks)`: a pool from outside the range of `sample`, or a
       `ValueError` if nothing is outside;
     * `bind(robot)`: returns the distribution for a robot, for tasks that change the

@@ -1,6 +1,7 @@
-"""The environment: a robot whose task changes while an episode runs."""
+"""The environment: a robot or world whose task changes while an episode runs."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -15,7 +16,9 @@ from cemrl_jax.envs.base import (
     Schedule,
     Task,
     TaskDistribution,
+    World,
 )
+from cemrl_jax.envs.worlds import world_of
 
 LIMIT = 1e10
 """Beyond this MuJoCo itself takes a position, velocity or acceleration for broken."""
@@ -30,37 +33,55 @@ class NonStationaryEnv:
     that of the new task.
     """
 
-    robot: Robot
+    robot: Robot | World
     distribution: TaskDistribution
     schedule: Schedule
 
     def __post_init__(self) -> None:
-        """Lets the distribution know the robot, where it asks for it."""
+        """Lets robot and distribution know each other, where they ask for it."""
+        suited = getattr(self.robot, "suited", None)
+        if suited is not None:
+            object.__setattr__(self, "robot", suited(self.distribution))
         bind = getattr(self.distribution, "bind", None)
         if bind is not None:
             object.__setattr__(self, "distribution", bind(self.robot))
 
+    @functools.cached_property
+    def world(self) -> World:
+        """The robot, as what receives tasks."""
+        return world_of(self.robot)
+
     @property
     def obs_size(self) -> int:
         """Size of an observation."""
-        observe = lambda key: self.robot.observe(self.robot.reset(key))  # noqa: E731
-        return jax.eval_shape(observe, jax.random.key(0)).shape[0]
+        return self.world.obs_size
 
     @property
     def action_size(self) -> int:
         """Size of an action; each entry lives in [-1, 1]."""
-        return self.robot.action_size
+        return self.world.action_size
+
+    @property
+    def base_names(self) -> tuple[str, ...]:
+        """Names of the base tasks, for success rates; none where they have no names."""
+        return getattr(self.distribution, "base_names", ())
+
+    @property
+    def train_names(self) -> tuple[str, ...]:
+        """The first of `base_names`: those of the pools that training draws from."""
+        return self.base_names[: getattr(self.distribution, "num_train_bases", None)]
 
     def reset(self, key: Array, task: Task) -> EnvState:
         """Starts an episode with `task`; the key is consumed."""
         key_robot, key_schedule, key = jax.random.split(key, 3)
-        physics = self.robot.reset(key_robot)
+        physics = self.world.reset(key_robot, task)
         return EnvState(
             physics=physics,
-            obs=self.robot.observe(physics),
+            obs=self.world.observe(physics, task),
             reward=jnp.float32(0),
             terminated=jnp.bool_(False),
             broken=jnp.bool_(False),
+            success=jnp.bool_(False) if self.world.is_solvable else None,
             step=jnp.int32(0),
             task=task,
             schedule=self.schedule.init(key_schedule),
@@ -83,24 +104,25 @@ class NonStationaryEnv:
           action that is not finite, counts as fallen.
         """
         key, key_schedule, key_task = jax.random.split(state.key, 3)
-        x = self.robot.x_position(state.physics)
+        x = self.world.x_position(state.physics)
         event, schedule = self.schedule.update(key_schedule, state.schedule, x)
         changed = (event != NO_EVENT) & jnp.logical_not(frozen)
         next_task = self._next_task(key_task, pool, state.task, event)
         task = jax.tree.map(
             lambda new, old: jnp.where(changed, new, old), next_task, state.task
         )
-        physics = self.robot.step(state.physics, action, task.overrides)
-        obs = self.robot.observe(physics)
-        reward = self.robot.reward(state.physics, physics, action, task)
+        physics = self.world.step(state.physics, action, task)
+        obs = self.world.observe(physics, task)
+        reward, success = self.world.judge(state.physics, physics, action, task)
         broken = ~_sound((physics, obs, reward))
         keep = lambda new, old: jnp.where(broken, old, new)  # noqa: E731
         return EnvState(
             physics=jax.tree.map(keep, physics, state.physics),
             obs=keep(obs, state.obs),
             reward=keep(reward, jnp.float32(0)),
-            terminated=self.robot.terminated(physics) | broken,
+            terminated=self.world.terminated(physics) | broken,
             broken=broken,
+            success=None if success is None else success & ~broken,
             step=state.step + 1,
             task=task,
             schedule=schedule,

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import importlib
+import importlib.util
 import pathlib
 from typing import Any
 
@@ -26,10 +27,13 @@ from cemrl_jax.training.signals import StopRequest
 from cemrl_jax.training.storage import Storage
 
 ROOT = pathlib.Path(__file__).parent.parent
+HAS_METAWORLD = importlib.util.find_spec("metaworld") is not None
 PRESETS = sorted(
     path.stem
     for path in (ROOT / "configs").glob("[a-z]*.py")
-    if path.stem != "base" and not path.stem.startswith(command_line.BENCHMARK)
+    if path.stem != "base"
+    and not path.stem.startswith(command_line.BENCHMARK)
+    and (HAS_METAWORLD or "base import manipulation" not in path.read_text())
 )
 OBS_SIZE, ACTION_SIZE = 2, 1
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from cemrl_jax.envs import NonStationaryEnv, Task
+from cemrl_jax.envs.metaworld.vectors import FIRST_KIND, NAMES
 from cemrl_jax.envs.robots.locomotion import REWARDS
 from cemrl_jax.evaluation.record import Recording
 
@@ -18,6 +19,8 @@ UNITS = {
     "jumping": ("jumping", ""),
 }
 """Reward -> what its parameter is, and its unit."""
+PLACES = ("fixture", "object", "target")
+"""What the parameters of Meta-World's tasks are places of, three numbers each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Parameter:
 
 def reward_name(kind: Any) -> str:
     """Returns the name of a reward by its number."""
+    if kind >= FIRST_KIND:
+        return NAMES[int(kind) - FIRST_KIND]
     return list(REWARDS)[int(kind)]
 
 
@@ -60,6 +65,8 @@ def parameters(env: NonStationaryEnv, tasks: Task) -> list[Parameter]:
 
 
 def _label(kinds: np.ndarray, column: int, count: int) -> str:
+    if kinds[0] >= FIRST_KIND:
+        return f"{PLACES[column // 3]} {'xyz'[column % 3]}, m"
     if len(kinds) > 1:
         return "parameter of the task"
     name, unit = UNITS.get(reward_name(kinds[0]), (reward_name(kinds[0]), ""))
@@ -85,7 +92,7 @@ def bases(tasks: Task) -> np.ndarray:
 def base_names(env: NonStationaryEnv) -> list[str]:
     """Returns a name for each base task."""
     distribution = env.distribution
-    variants = getattr(distribution, "variants", None)
+    variants = env.base_names or getattr(distribution, "variants", ())
     if variants:
         return [str(name) for name in variants]
     count = getattr(distribution, "num_base_tasks", 1)

@@ -15,8 +15,9 @@ import mujoco
 import numpy as np
 
 from cemrl_jax.analysis import style
+from cemrl_jax.analysis.describe import reward_name
 from cemrl_jax.config import ConfigError
-from cemrl_jax.envs.robots.locomotion import REWARDS
+from cemrl_jax.envs.metaworld.vectors import FIRST_KIND
 
 HALF_WIDTH = 1.1
 """Of a picture, m."""
@@ -97,7 +98,9 @@ def limbs(model: Any, qpos: np.ndarray) -> list[Limb]:
 
 def words(kind: int, spec: np.ndarray) -> str:
     """Returns what a task asks for, in short."""
-    name = list(REWARDS)[kind]
+    name = reward_name(kind)
+    if kind >= FIRST_KIND:
+        return "{} ({:.2f}, {:.2f}, {:.2f}) m".format(name, *spec[-3:])
     if name == "direction":
         return "forward" if spec[0] > 0 else "backward"
     if name == "flipping":
@@ -178,7 +181,7 @@ def _curves(axis: Any, episode: Episode, frames: np.ndarray) -> None:
         reward = episode.reward[first:end].mean()
         begin, finish = first * episode.control_dt, end * episode.control_dt
         axis.axvspan(begin, finish, color=style.series(number), alpha=0.12, linewidth=0)
-        if list(REWARDS)[episode.kind[first]] == "velocity":
+        if reward_name(episode.kind[first]) == "velocity":
             goal = [episode.spec[first, 0]] * 2
             label = "goal velocity" if number == 0 else None
             line = {"color": style.series(number), "linewidth": 2.5}

@@ -331,12 +331,12 @@ def make_physics(env: NonStationaryEnv, num_steps: int) -> Callable[..., Any]:
         def step(state: Any, key: Array) -> tuple[Any, None]:
             shape = (num_envs, env.action_size)
             action = jax.random.uniform(key, shape, minval=-1, maxval=1)
-            return jax.vmap(env.robot.step)(state, action, worker.tasks.overrides), None
+            return jax.vmap(env.world.step)(state, action, worker.tasks), None
 
         key, key_steps = jax.random.split(worker.key)
         keys = jax.random.split(key_steps, num_steps)
         last, _ = jax.lax.scan(step, worker.physics, keys)
-        metrics = {"x": jax.vmap(env.robot.x_position)(last).mean()}
+        metrics = {"x": jax.vmap(env.world.x_position)(last).mean()}
         return learner, worker.replace(key=key), parallel.average(metrics)
 
     return physics
@@ -430,8 +430,9 @@ def measure_rollout(subject: Subject, num_devices: int, num_repeats: int) -> Row
 
     def make(key: Array, tasks: Task) -> PhysicsWorker:
         key_reset, key_tasks, key = jax.random.split(key, 3)
-        physics = jax.vmap(env.robot.reset)(jax.random.split(key_reset, num_envs))
-        return PhysicsWorker(physics, deal_tasks(key_tasks, tasks, num_envs), key)
+        tasks = deal_tasks(key_tasks, tasks, num_envs)
+        keys_reset = jax.random.split(key_reset, num_envs)
+        return PhysicsWorker(jax.vmap(env.world.reset)(keys_reset, tasks), tasks, key)
 
     keys = parallel.split_keys(jax.random.key(2), num_devices)
     robots = parallel.on_each_device(make, keys, subject.tasks)

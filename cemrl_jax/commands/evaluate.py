@@ -33,6 +33,8 @@ COLUMNS = (
     *("case", "episode", "steps", "first_number", "last_number"),
     *("first_task", "last_task", "changes", "return"),
 )
+SUCCESS = ("tasks", "solved")
+"""Columns that follow in a world with success."""
 
 
 def main() -> None:
@@ -85,18 +87,23 @@ def write(evaluation: Evaluation, path: pathlib.Path) -> None:
 
     Columns: case, number of the episode, its steps, the tasks at its start and its end
     (their numbers in the pool, -1 if they are in none, and what they ask for), how
-    often another task came into force, and the return.
+    often another task came into force, and the return; with success how many tasks
+    were in force, one after the other, and how many of them were solved.
     """
+    counts = evaluation.counts
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow(COLUMNS if counts is None else COLUMNS + SUCCESS)
         for name, values in evaluation.returns.items():
             for number, value in enumerate(values):
                 steps = jax.tree.map(
                     lambda leaf, number=number: leaf[number],
                     evaluation.transitions[name],
                 )
-                writer.writerow([name, number, *summary(steps), float(value)])
+                row = [name, number, *summary(steps), float(value)]
+                if counts is not None:
+                    row += counts[name][number].sum(-1).astype(int).tolist()
+                writer.writerow(row)
 
 
 def summary(episode: Transition) -> list[Any]:
@@ -115,14 +122,19 @@ def summary(episode: Transition) -> list[Any]:
 
 
 def show(evaluation: Evaluation, title: str) -> None:
-    """Prints a table of returns over the tasks of each case."""
-    table = Table(title=title)
-    for column in ("pool / protocol, actions", "mean", "std", "min", "max", "episodes"):
+    """Prints a table of returns (and success rates) over the tasks of each case."""
+    table, counts = Table(title=title), evaluation.counts
+    columns = ["pool / protocol, actions", "mean", "std", "min", "max", "episodes"]
+    for column in columns + ([] if counts is None else ["solved"]):
         table.add_column(column, justify="left" if "/" in column else "right")
     for name, values in evaluation.returns.items():
         numbers = [values.mean(), values.std(), values.min(), values.max()]
         label = name.removesuffix("_return").replace("_", ", ").replace("/", " / ")
-        table.add_row(label, *(f"{x:.1f}" for x in numbers), str(len(values)))
+        cells = [*(f"{x:.1f}" for x in numbers), str(len(values))]
+        if counts is not None:
+            tasks, solved = counts[name].sum((0, 2))
+            cells.append(f"{solved / tasks:.1%}")
+        table.add_row(label, *cells)
     Console().print(table)
 
 

@@ -5,9 +5,9 @@ import dataclasses
 from cemrl_jax.config import rules
 from cemrl_jax.config.fields import ConfigError
 from cemrl_jax.envs import NonStationaryEnv, engines
-from cemrl_jax.envs.base import Robot, Schedule, TaskDistribution
+from cemrl_jax.envs.base import Robot, Schedule, TaskDistribution, World
+from cemrl_jax.envs.engines.simulated import Simulated
 from cemrl_jax.envs.robots import HalfCheetah
-from cemrl_jax.envs.robots.legged import LeggedRobot
 from cemrl_jax.envs.schedules import Stationary
 from cemrl_jax.envs.tasks import Velocity
 from cemrl_jax.evaluation import cases
@@ -18,7 +18,7 @@ class EnvConfig:
     """Robot x task distribution x schedule. Presets name the objects themselves.
 
     Attributes:
-      robot: the body.
+      robot: the body, or a world with one.
       task: the family of tasks.
       schedule: when the task changes within an episode.
       engine: of the physics: "mjx", "mujoco" (C MuJoCo, on CPU devices only) or "auto"
@@ -27,7 +27,7 @@ class EnvConfig:
       num_test_tasks: size of the pool that evaluation uses; drawn from its own key.
     """
 
-    robot: Robot = dataclasses.field(default_factory=HalfCheetah)
+    robot: Robot | World = dataclasses.field(default_factory=HalfCheetah)
     task: TaskDistribution = dataclasses.field(default_factory=Velocity)
     schedule: Schedule = dataclasses.field(default_factory=Stationary)
     engine: str = "auto"
@@ -37,14 +37,14 @@ class EnvConfig:
     @property
     def resolved_engine(self) -> str | None:
         """The engine that runs here; None for a robot without physics engine."""
-        if not isinstance(self.robot, LeggedRobot):
+        if not isinstance(self.robot, Simulated):
             return None
         return engines.resolve(self.engine)
 
     def make(self) -> NonStationaryEnv:
         """Returns the environment."""
         robot = self.robot
-        if isinstance(robot, LeggedRobot):
+        if isinstance(robot, Simulated):
             robot = robot.on_engine(self.engine)
         return NonStationaryEnv(robot, self.task, self.schedule)
 

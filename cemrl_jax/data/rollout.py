@@ -19,11 +19,13 @@ class Episodes(struct.PyTreeNode):
       transitions: `[E, L]`, all finite. Where an environment broke, the transition is
         none: it leads nowhere, with an action and a reward of zero.
       broken: `[E, L]` bool, where one did.
+      success: `[E, L]` bool, steps that solved their task; None if the world has none.
       belief: `[E, L]` what each step acted on; None unless it was asked for.
     """
 
     transitions: Transition
     broken: Array
+    success: Array | None = None
     belief: Belief | None = None
 
 
@@ -89,7 +91,7 @@ def rollout(
             env=where_env(fallen, jax.vmap(env.restart)(after, start), after),
             memory=policy.restart(memory, fresh, fallen),
         )
-        return carry, Episodes(data, broken=after.broken, belief=belief)
+        return carry, Episodes(data, after.broken, after.success, belief)
 
     carry = _Carry(env=first, memory=fresh)
     inputs = (jax.random.split(key_steps, num_steps), jnp.arange(num_steps))
@@ -165,3 +167,12 @@ def returns(transitions: Transition) -> Array:
     """Returns the undiscounted return `[E]` of each first episode in `[E, L]`."""
     fallen = jnp.cumsum(transitions.terminated, 1) - transitions.terminated
     return jnp.where(fallen > 0, 0, transitions.reward).sum(1)
+
+
+def task_changes(task: Task) -> Array:
+    """Returns which steps `[E, L]` are the first of another task, bool."""
+    marks = [task.kind, task.base, task.number]
+    spec = task.spec.reshape(*task.kind.shape, -1)
+    marks = jnp.concatenate([spec, *(mark[..., None] for mark in marks)], -1)
+    changed = (marks[:, 1:] != marks[:, :-1]).any(-1)
+    return jnp.pad(changed, ((0, 0), (1, 0)))

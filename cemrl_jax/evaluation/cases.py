@@ -26,7 +26,12 @@ class Case:
     @property
     def metric(self) -> str:
         """Name of the mean return in the log."""
-        return f"{self.pool}/{self.protocol}_{self.mode}_return"
+        return f"{self.prefix}return"
+
+    @property
+    def prefix(self) -> str:
+        """What the names of all its metrics begin with."""
+        return f"{self.pool}/{self.protocol}_{self.mode}_"
 
 
 CASES = tuple(

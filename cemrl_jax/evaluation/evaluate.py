@@ -11,6 +11,7 @@ from jax import Array
 
 from cemrl_jax.agents.base import Policy
 from cemrl_jax.data.rollout import Episodes, returns, rollout
+from cemrl_jax.data.success import tally
 from cemrl_jax.data.types import Transition
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.envs.schedules import Stationary
@@ -44,16 +45,33 @@ class Evaluation(struct.PyTreeNode):
       returns: case -> `[N]` undiscounted return of each episode.
       transitions: case -> `[N, L]` the episodes themselves.
       traces: case -> `[N, L]` what was inferred in them.
+      counts: case -> `[N, 2, K]` tasks and solved tasks, see `success.tally`; None in
+        a world without success.
     """
 
     returns: dict[str, Array]
     transitions: dict[str, Transition]
     traces: dict[str, Trace]
+    counts: dict[str, Array] | None
 
     @property
     def metrics(self) -> dict[str, Array]:
         """Case -> mean return."""
         return {name: values.mean() for name, values in self.returns.items()}
+
+
+class Scores(struct.PyTreeNode):
+    """What is kept of episodes `[N]` when the episodes are not.
+
+    Attributes:
+      returns: `[N]` undiscounted return.
+      traces: `[N, L]` what was inferred.
+      counts: `[N, 2, K]`, see `Evaluation`.
+    """
+
+    returns: Array
+    traces: Trace
+    counts: Array | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,16 +96,18 @@ class Rows:
         """The cases that have episodes of their own, in the plan's order."""
         return tuple(dict.fromkeys(self._runs_as(case) for case in self.cases))
 
-    def split(self, values: Any) -> dict[str, Any]:
-        """Returns the metric of each case -> its rows of `[N, ...]` arrays."""
+    def by_case(self, values: Any) -> dict[Case, Any]:
+        """Returns each case -> its rows of `[N, ...]` arrays."""
         result = {}
         for case in self.cases:
             number = self.run.index(self._runs_as(case))
             rows = slice(number * self.size, (number + 1) * self.size)
-            result[case.metric] = jax.tree.map(
-                lambda leaf, rows=rows: leaf[rows], values
-            )
+            result[case] = jax.tree.map(lambda leaf, rows=rows: leaf[rows], values)
         return result
+
+    def split(self, values: Any) -> dict[str, Any]:
+        """Returns the metric of each case -> its rows of `[N, ...]` arrays."""
+        return {case.metric: own for case, own in self.by_case(values).items()}
 
     def _runs_as(self, case: Case) -> Case:
         return dataclasses.replace(case, protocol="fixed") if self.stationary else case
@@ -141,6 +161,12 @@ def run_plan(
     )
 
 
+def score(env: NonStationaryEnv, episodes: Episodes) -> Scores:
+    """Returns what is kept of episodes."""
+    counts = tally(episodes, len(env.base_names))
+    return Scores(returns(episodes.transitions), trace(episodes), counts)
+
+
 def make_evaluate(
     env: NonStationaryEnv,
     make_policy: MakePolicy,
@@ -165,23 +191,24 @@ def make_evaluate(
     def evaluate(learner: Any, pools: dict[str, Task], key: Array) -> Evaluation:
         plan, rows = make_plan(pools, env.schedule, num_episodes, cases)
         episodes = run_plan(env, make_policy, num_steps, learner, plan, key)
+        scores = score(env, episodes)
         return Evaluation(
-            returns=rows.split(returns(episodes.transitions)),
+            returns=rows.split(scores.returns),
             transitions=rows.split(episodes.transitions),
-            traces=rows.split(trace(episodes)),
+            traces=rows.split(scores.traces),
+            counts=None if scores.counts is None else rows.split(scores.counts),
         )
 
     return evaluate
 
 
-def make_returns(
+def make_scores(
     env: NonStationaryEnv, make_policy: MakePolicy, num_steps: int
-) -> Callable[[Any, tuple[Plan, Array]], tuple[Array, Trace]]:
-    """Returns `evaluate(learner, (plan, key))`, which gives returns `[N]`, traces."""
+) -> Callable[[Any, tuple[Plan, Array]], Scores]:
+    """Returns `evaluate(learner, (plan, key))`, which gives scores `[N]` only."""
 
-    def evaluate(learner: Any, part: tuple[Plan, Array]) -> tuple[Array, Trace]:
-        episodes = run_plan(env, make_policy, num_steps, learner, *part)
-        return returns(episodes.transitions), trace(episodes)
+    def evaluate(learner: Any, part: tuple[Plan, Array]) -> Scores:
+        return score(env, run_plan(env, make_policy, num_steps, learner, *part))
 
     return evaluate
 

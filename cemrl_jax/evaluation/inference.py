@@ -5,7 +5,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from cemrl_jax.data.rollout import Episodes
+from cemrl_jax.data.rollout import Episodes, task_changes
 from cemrl_jax.evaluation.cases import Case
 from cemrl_jax.evaluation.statistics import (
     class_accuracy,
@@ -41,10 +41,6 @@ class Trace(struct.PyTreeNode):
 def trace(episodes: Episodes) -> Trace:
     """Returns the trace of episodes that hold beliefs."""
     data, task = episodes.transitions, episodes.transitions.task
-    marks = [task.kind, task.base, task.number]
-    spec = task.spec.reshape(*task.kind.shape, -1)
-    marks = jnp.concatenate([spec, *(mark[..., None] for mark in marks)], -1)
-    changed = (marks[:, 1:] != marks[:, :-1]).any(-1)
     fallen = jnp.cumsum(data.terminated, 1) - data.terminated
     assert episodes.belief is not None
     return Trace(
@@ -52,7 +48,7 @@ def trace(episodes: Episodes) -> Trace:
         z=episodes.belief.z,
         inferred=episodes.belief.inferred,
         base=task.base,
-        changed=jnp.pad(changed, ((0, 0), (1, 0))),
+        changed=task_changes(task),
         alive=fallen == 0,
     )
 

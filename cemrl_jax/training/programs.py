@@ -1,6 +1,7 @@
 """Everything that a run executes, compiled from shapes before anything is made."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,13 +11,15 @@ import numpy as np
 
 from cemrl_jax.agents.algorithms import make_algorithm
 from cemrl_jax.config import Config, ConfigError
+from cemrl_jax.data import success
 from cemrl_jax.envs import Task
 from cemrl_jax.evaluation import cases, inference
 from cemrl_jax.evaluation.evaluate import (
     Rows,
+    Scores,
     evaluation_pools,
     make_plan,
-    make_returns,
+    make_scores,
 )
 from cemrl_jax.runtime import parallel
 from cemrl_jax.runtime.programs import ONCE, QUICKLY, Program, compile_all
@@ -53,10 +56,10 @@ class Evaluator:
     One program serves all cases, as many at a time as the headline has.
 
     Attributes:
-      program: `(learner, share)` -> returns `[D, n]` and traces of the episodes, with
-        several seeds `[D, N, n]`.
+      program: `(learner, share)` -> scores `[D, n]`, with several seeds `[D, N, n]`.
       parts: the headline, and the other cases of a checkpoint's evaluation.
       num_seeds: N.
+      base_names: names of the base tasks, see `NonStationaryEnv`.
       window_steps: T.
       num_classes: K.
     """
@@ -64,13 +67,16 @@ class Evaluator:
     program: Program
     parts: tuple[Part, ...]
     num_seeds: int
+    base_names: tuple[str, ...]
     window_steps: int
     num_classes: int
 
     def __call__(
         self, learner: Any, complete: bool
     ) -> tuple[list[dict[str, float]], float]:
-        """Returns the mean return of each case for each seed, and seconds.
+        """Returns the numbers of each case for each seed, and seconds.
+
+        Those are the mean return and success rates.
 
         Args:
           learner: of all seeds.
@@ -80,35 +86,37 @@ class Evaluator:
         results: list[dict[str, float]] = [{} for _ in range(self.num_seeds)]
         total_seconds = 0.0
         for part in self.parts if complete else self.parts[:1]:
-            (values, traces), seconds = self.program(learner, part.share)
+            values, seconds = self.program(learner, part.share)
             total_seconds += seconds
-            values = self._rows(values, part)
+            scores = jax.tree.map(functools.partial(self._rows, part), values)
             for number, result in enumerate(results):
-                split = part.rows.split(values[:, number])
-                result |= {name: float(np.mean(x)) for name, x in split.items()}
-            if complete and inference.CASE in part.rows.cases:
-                for result, metrics in zip(results, self._inference(traces, part)):
-                    result |= metrics
+                own = jax.tree.map(lambda x, number=number: x[:, number], scores)
+                split = part.rows.by_case(own)
+                for case, values in split.items():
+                    result |= self._metrics(case, values)
+                if complete and inference.CASE in split:
+                    seen = split[inference.CASE].traces
+                    result |= inference.metrics(
+                        seen, self.window_steps, self.num_classes
+                    )
         return results, total_seconds
 
-    def _inference(self, traces: Any, part: Part) -> list[dict[str, float]]:
-        """Returns for each seed how tasks are inferred."""
-        rows = jax.tree.map(lambda leaf: self._rows(leaf, part), traces)
-        seen = part.rows.split(rows)[inference.CASE.metric]
-        return [
-            inference.metrics(
-                jax.tree.map(lambda leaf, number=number: leaf[:, number], seen),
-                self.window_steps,
-                self.num_classes,
-            )
-            for number in range(self.num_seeds)
-        ]
-
-    def _rows(self, values: Any, part: Part) -> np.ndarray:
+    def _rows(self, part: Part, values: Any) -> np.ndarray:
         """Returns what the program gave of each episode and seed, `[n, N, ...]`."""
         if self.num_seeds == 1:
             return parallel.collect_rows(values, part.total)[:, None]
         return parallel.collect_rows(jnp.swapaxes(values, 1, 2), part.total)
+
+    def _metrics(self, case: cases.Case, scores: Scores) -> dict[str, float]:
+        """Returns the numbers of a case; no rate of a base task without episodes."""
+        metrics = {case.metric: float(np.mean(scores.returns))}
+        if scores.counts is not None:
+            counts = np.asarray(scores.counts).sum(0)
+            there = counts[0] > 0
+            names = [name for name, on in zip(self.base_names, there) if on]
+            found = success.rates(counts[:, there], names)
+            metrics |= {case.prefix + name: float(x) for name, x in found.items()}
+        return metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +197,7 @@ def compile_programs(
         lower[name] = lambda mapped=mapped: parallel.lower(
             mapped, start.learner, start.worker
         )
-    function = make_returns(env, algorithm.policy, config.rollout.num_steps)
+    function = make_scores(env, algorithm.policy, config.rollout.num_steps)
     mapped = parallel.spread(seeds.for_seeds(function, num_seeds))
     parts = evaluation_parts(config, numbers, pools)
     lower["evaluate"] = lambda: parallel.lower(mapped, start.learner, parts[0].share)
@@ -201,6 +209,7 @@ def compile_programs(
         programs.pop("evaluate"),
         parts,
         num_seeds,
+        env.base_names,
         config.encoder.window_steps,
         config.encoder.num_classes,
     )

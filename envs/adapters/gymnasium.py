@@ -67,7 +67,10 @@ class GymnasiumEnv(gymnasium.vector.VectorEnv):
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Takes a control step in each environment."""
+        """Takes a control step in each environment.
+
+        The last result has `success` `[num_envs]` in a world that tells it.
+        """
         state = self._step(self._state, jnp.asarray(actions, jnp.float32), self.pool)
         if self._over.any():
             state = self._select(self._over, self._fresh(), state)
@@ -80,7 +83,7 @@ class GymnasiumEnv(gymnasium.vector.VectorEnv):
             np.asarray(state.reward),
             terminated,
             truncated,
-            {},
+            _info(state),
         )
 
     def _fresh(self) -> EnvState:
@@ -95,6 +98,11 @@ class GymnasiumEnv(gymnasium.vector.VectorEnv):
         return jax.vmap(self.env.reset)(
             jax.random.split(key_envs, self.num_envs), tasks
         )
+
+
+def _info(state: EnvState) -> dict[str, Any]:
+    """Returns what gymnasium has no place of its own for."""
+    return {} if state.success is None else {"success": np.asarray(state.success)}
 
 
 def _select(over: Array, fresh: EnvState, state: EnvState) -> EnvState:

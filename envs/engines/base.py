@@ -31,13 +31,17 @@ class PhysicsState(struct.PyTreeNode):
       warmstart: `[nv]` the solver's last accelerations.
       readings: fields of `mjx.Data` by name, as the last sub-step left them: those
         that depend on positions are from before its integration (Euler) or from its
-        last stage (RK4), as in the original.
+        last stage (RK4), as in the original; with `ModelFile.current_readings` from
+        after it.
+      mocap: `[nmocap, 3]` places of the bodies that are moved by hand, m; None in a
+        model without any.
     """
 
     qpos: Array
     qvel: Array
     warmstart: Array
     readings: dict[str, Array]
+    mocap: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +61,7 @@ class ModelFile:
       ls_iterations: likewise, of its line search.
       readings: names of the `mjx.Data` fields to keep in `PhysicsState.readings`;
         `cfrc_ext`, the contact forces on bodies, costs an extra pass.
+      current_readings: compute places anew after a control step's last integration.
     """
 
     file: str
@@ -64,6 +69,7 @@ class ModelFile:
     iterations: int
     ls_iterations: int
     readings: tuple[str, ...]
+    current_readings: bool = False
 
     def compile(
         self, edit: Callable[[mujoco.MjSpec], None] = lambda spec: None
@@ -76,6 +82,9 @@ class ModelFile:
         model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
         return model
 
+    def edit_for_mjx(self, spec: mujoco.MjSpec) -> None:
+        """Changes what MJX cannot do; a robot's file needs nothing."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Simulator(abc.ABC):
@@ -83,17 +92,30 @@ class Simulator(abc.ABC):
 
     Attributes:
       model: the edited MuJoCo model, for names, sizes and rendering.
-      substeps: physics steps in a control step.
-      readings: see `ModelFile`.
+      source: what it is made of.
     """
 
     model: mujoco.MjModel
-    substeps: int
-    readings: tuple[str, ...]
+    source: ModelFile
 
-    @abc.abstractmethod
+    @property
+    def substeps(self) -> int:
+        """Physics steps in a control step."""
+        return self.source.substeps
+
+    @property
+    def readings(self) -> tuple[str, ...]:
+        """See `ModelFile`."""
+        return self.source.readings
+
     def start(self, qpos: Array, qvel: Array) -> PhysicsState:
         """Returns the state `qpos` `[nq]`, `qvel` `[nv]` with readings up to date."""
+        warmstart = jnp.zeros_like(qvel)
+        return self.read(PhysicsState(qpos, qvel, warmstart, {}), {})
+
+    @abc.abstractmethod
+    def read(self, state: PhysicsState, overrides: dict[str, Array]) -> PhysicsState:
+        """Returns a state with readings up to date, whatever readings it has."""
 
     @abc.abstractmethod
     def step(

@@ -48,34 +48,42 @@ class MjxSimulator(Simulator):
             host = [np.asarray(x) if on else x for x, on in zip(leaves, traced)]
         return host, traced, structure
 
-    def start(self, qpos: Array, qvel: Array) -> PhysicsState:
-        """See `Simulator.start`."""
-        data = self._data(qpos, qvel, jnp.zeros_like(qvel))
+    def read(self, state: PhysicsState, overrides: dict[str, Array]) -> PhysicsState:
+        """See `Simulator.read`."""
+        model, data = self._model(overrides), self._data(state)
         with jax.default_matmul_precision("highest"):
-            return self._state(_forward(self.mjx_model, data))
+            if self.source.current_readings:  # places are all that is read
+                return self._state(state, mjx.kinematics(model, data))
+            return self._state(state, _forward(model, data))
 
     def step(
         self, state: PhysicsState, action: Array, overrides: dict[str, Array]
     ) -> PhysicsState:
         """See `Simulator.step`."""
-        model = self.mjx_model
-        if overrides:
-            model = model.tree_replace(dict(overrides))
-        data = self._data(state.qpos, state.qvel, state.warmstart)
-        data = data.replace(ctrl=self.control(action))
+        model = self._model(overrides)
+        data = self._data(state).replace(ctrl=self.control(action))
         step = lambda _, data: _step(model, data)  # noqa: E731
         # Some accelerators round the factors of a product unless told not to.
         with jax.default_matmul_precision("highest"):
-            return self._state(jax.lax.fori_loop(0, self.substeps, step, data))
+            data = jax.lax.fori_loop(0, self.substeps, step, data)
+            if self.source.current_readings:
+                data = mjx.kinematics(model, data)
+            return self._state(state, data)
 
-    def _data(self, qpos: Array, qvel: Array, warmstart: Array) -> mjx.Data:
-        data = mjx.make_data(self.mjx_model)
-        return data.replace(qpos=qpos, qvel=qvel, qacc_warmstart=warmstart)
+    def _model(self, overrides: dict[str, Array]) -> mjx.Model:
+        model: Any = self.mjx_model
+        return model.tree_replace(dict(overrides)) if overrides else model
 
-    def _state(self, data: mjx.Data) -> PhysicsState:
+    def _data(self, state: PhysicsState) -> mjx.Data:
+        data = mjx.make_data(self.mjx_model).replace(
+            qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.warmstart
+        )
+        return data if state.mocap is None else data.replace(mocap_pos=state.mocap)
+
+    def _state(self, before: PhysicsState, data: mjx.Data) -> PhysicsState:
         if "cfrc_ext" in self.readings:
             data = mjx.rne_postconstraint(self.mjx_model, data)
-        return PhysicsState(
+        return before.replace(
             qpos=data.qpos,
             qvel=data.qvel,
             warmstart=data.qacc_warmstart,
@@ -85,10 +93,10 @@ class MjxSimulator(Simulator):
 
 def load(source: ModelFile) -> MjxSimulator:
     """Returns the simulator of a model file."""
-    model = source.compile()
+    model = source.compile(source.edit_for_mjx)
     model.opt.iterations = source.iterations
     model.opt.ls_iterations = source.ls_iterations
-    return MjxSimulator(model, source.substeps, source.readings)
+    return MjxSimulator(model, source)
 
 
 def _forward(model: Any, data: Any) -> Any:

@@ -10,6 +10,8 @@ take turns. The result does not depend on the number of threads.
 
 import concurrent.futures
 import dataclasses
+import functools
+import math
 import os
 from typing import Any
 
@@ -76,25 +78,20 @@ class BatchSimulator(Simulator):
     num_threads: int = 0
     _batches: dict[Any, Batch] = dataclasses.field(default_factory=dict, repr=False)
 
-    def start(self, qpos: Array, qvel: Array) -> PhysicsState:
-        """See `Simulator.start`."""
-        return self._call(0, qpos, qvel, jnp.zeros_like(qvel), None, {})
+    def read(self, state: PhysicsState, overrides: dict[str, Array]) -> PhysicsState:
+        """See `Simulator.read`."""
+        return self._call(0, state, None, overrides)
 
     def step(
         self, state: PhysicsState, action: Array, overrides: dict[str, Array]
     ) -> PhysicsState:
         """See `Simulator.step`."""
-        control = self.control(action)
-        return self._call(
-            self.substeps, state.qpos, state.qvel, state.warmstart, control, overrides
-        )
+        return self._call(self.substeps, state, self.control(action), overrides)
 
     def _call(
         self,
         num_steps: int,
-        qpos: Array,
-        qvel: Array,
-        warmstart: Array,
+        state: PhysicsState,
         control: Array | None,
         overrides: dict[str, Array],
     ) -> PhysicsState:
@@ -102,15 +99,19 @@ class BatchSimulator(Simulator):
 
         One array goes there and one comes back: each costs a callback some time.
         """
-        names = ("qpos", "qvel", "qacc_warmstart")
-        inputs = [qpos, qvel, warmstart]
-        if control is not None:
-            names, inputs = (*names, "ctrl"), [*inputs, control]
+        inputs = {
+            "qpos": state.qpos,
+            "qvel": state.qvel,
+            "qacc_warmstart": state.warmstart,
+            "ctrl": control,
+            "mocap_pos": state.mocap,
+        }
+        inputs = {name: x.ravel() for name, x in inputs.items() if x is not None}
         outputs = ("qpos", "qvel", "qacc_warmstart", *self.readings)
         data = mujoco.MjData(self.model)
         shapes = [np.shape(getattr(data, name)) for name in outputs]
         sizes = [int(np.prod(shape)) for shape in shapes]
-        call = _Call(num_steps, names, outputs)
+        call = _Call(num_steps, tuple(inputs), outputs)
 
         def on_host(packed: np.ndarray, overrides: Arrays) -> np.ndarray:
             return _OWNER.run(self._advance, call, packed, overrides)
@@ -118,7 +119,7 @@ class BatchSimulator(Simulator):
         packed = jax.pure_callback(
             on_host,
             jax.ShapeDtypeStruct((sum(sizes),), jnp.float32),
-            jnp.concatenate(inputs),
+            jnp.concatenate(list(inputs.values())),
             overrides,
             vmap_method="broadcast_all",
         )
@@ -127,7 +128,7 @@ class BatchSimulator(Simulator):
             name: part.reshape(shape)
             for name, part, shape in zip(outputs, parts, shapes)
         }
-        return PhysicsState(
+        return state.replace(
             qpos=result["qpos"],
             qvel=result["qvel"],
             warmstart=result["qacc_warmstart"],
@@ -141,22 +142,35 @@ class BatchSimulator(Simulator):
         packed = np.asarray(packed)
         leading = packed.shape[:-1]
         batch = self._batch(int(np.prod(leading)), tuple(sorted(overrides)))
-        batch.state[:] = 0
+        batch.state[:] = self._start
         rows, start = packed.reshape(batch.nsim, -1), 0
         for name in call.inputs:
             field = batch.bind(name)
-            field[:] = rows[:, start : start + field.shape[1]]
-            start += field.shape[1]
+            end = start + math.prod(field.shape[1:])
+            field[:] = rows[:, start:end].reshape(field.shape)
+            start = end
         for name, value in overrides.items():
             field = batch.expand(name)
             field[:] = np.reshape(value, field.shape)
         if call.num_steps:
-            batch.step(nstep=call.num_steps)
+            batch.step(nstep=call.num_steps, stage=self._stage)
         else:
             batch.forward()
         columns = [batch.bind(name).reshape(batch.nsim, -1) for name in call.outputs]
         result = np.concatenate(columns, 1, dtype=np.float32)
         return result.reshape(*leading, -1)
+
+    @functools.cached_property
+    def _start(self) -> np.ndarray:
+        """The state of a simulation that has just been made: what no input sets."""
+        return Batch(self.model, 1, 1).state[0].copy()
+
+    @property
+    def _stage(self) -> int:
+        """What is computed anew after the last physics step."""
+        stages = mujoco.mjtStage
+        current = self.source.current_readings
+        return int(stages.mjSTAGE_POS if current else stages.mjSTAGE_NONE)
 
     def _batch(self, num_simulations: int, overrides: tuple[str, ...]) -> Batch:
         """Returns simulations whose expanded fields are those that are overridden."""
@@ -197,7 +211,7 @@ def load(source: ModelFile) -> BatchSimulator:
     _expect_warnings()
     model = source.compile(edit)
     model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-    return BatchSimulator(model, source.substeps, source.readings)
+    return BatchSimulator(model, source)
 
 
 def _expect_warnings() -> None:

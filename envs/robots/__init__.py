@@ -1,5 +1,6 @@
 """Bodies: one file per robot, one line in `ROBOTS`."""
 
+from cemrl_jax.envs.metaworld.arm import Sawyer
 from cemrl_jax.envs.robots.ant import Ant
 from cemrl_jax.envs.robots.half_cheetah import HalfCheetah
 from cemrl_jax.envs.robots.hopper import Hopper
@@ -13,6 +14,7 @@ ROBOTS = {
     "hopper": Hopper,
     "humanoid": Humanoid,
     "point": Point,
+    "sawyer": Sawyer,
     "walker2d": Walker2d,
 }
 """Name -> robot, for configurations."""

@@ -31,7 +31,7 @@ class Ant(LeggedRobot):
 
     @property
     def source(self) -> ModelFile:
-        """See `LeggedRobot.source`."""
+        """See `Simulated.source`."""
         return ModelFile(
             "ant.xml",
             substeps=5,

@@ -26,7 +26,7 @@ class HalfCheetah(LeggedRobot):
 
     @property
     def source(self) -> ModelFile:
-        """See `LeggedRobot.source`."""
+        """See `Simulated.source`."""
         return ModelFile(
             "half_cheetah.xml",
             substeps=5,

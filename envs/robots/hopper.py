@@ -28,7 +28,7 @@ class Hopper(LeggedRobot):
 
     @property
     def source(self) -> ModelFile:
-        """See `LeggedRobot.source`."""
+        """See `Simulated.source`."""
         return ModelFile(
             "hopper.xml", substeps=4, iterations=4, ls_iterations=4, readings=("xpos",)
         )

@@ -1,9 +1,6 @@
 """What robots with a torso, joints and motors have in common."""
 
-import copy
 import dataclasses
-import functools
-from typing import Self
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,46 +8,24 @@ from jax import Array
 
 from cemrl_jax.envs import engines
 from cemrl_jax.envs.base import Task
-from cemrl_jax.envs.engines import ModelFile, PhysicsState, Simulator
+from cemrl_jax.envs.engines import PhysicsState
+from cemrl_jax.envs.engines.simulated import Simulated
 from cemrl_jax.envs.robots import locomotion
 from cemrl_jax.envs.robots.locomotion import Motion
 
 
 @dataclasses.dataclass
-class LeggedRobot:
+class LeggedRobot(Simulated):
     """The part of the `Robot` protocol that follows from a simulator.
 
-    A robot adds its model file, `reset`, `motion`, `observe` and `terminated`.
+    A robot adds its model file (with at least `xpos` among the readings), `reset`,
+    `motion`, `observe` and `terminated`.
     """
-
-    engine = "auto"  # no field: the environment's configuration says it
-
-    @property
-    def source(self) -> ModelFile:
-        """The model file, and what is read of its physics; at least `xpos`."""
-        raise NotImplementedError
-
-    @functools.cached_property
-    def simulator(self) -> Simulator:
-        """The compiled model on this robot's engine."""
-        return engines.load(engines.resolve(self.engine), self.source)
-
-    def on_engine(self, engine: str) -> Self:
-        """Returns this robot on an engine of `cemrl_jax.envs.engines`."""
-        result = copy.copy(self)
-        result.__dict__.pop("simulator", None)
-        result.engine = engine
-        return result
 
     @property
     def action_size(self) -> int:
         """See `Robot.action_size`."""
         return self.simulator.model.nu
-
-    @property
-    def control_dt(self) -> float:
-        """See `Robot.control_dt`."""
-        return self.simulator.control_dt
 
     @property
     def parameters(self) -> dict[str, np.ndarray]:

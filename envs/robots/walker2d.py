@@ -28,7 +28,7 @@ class Walker2d(LeggedRobot):
 
     @property
     def source(self) -> ModelFile:
-        """See `LeggedRobot.source`."""
+        """See `Simulated.source`."""
         return ModelFile(
             "walker2d.xml",
             substeps=4,

@@ -1,5 +1,6 @@
 """What the robot must do: one file per task distribution, one line in `TASKS`."""
 
+from cemrl_jax.envs.metaworld.tasks import Manipulation
 from cemrl_jax.envs.tasks.cripple import Cripple
 from cemrl_jax.envs.tasks.direction import Direction
 from cemrl_jax.envs.tasks.dynamics import Dynamics
@@ -16,5 +17,6 @@ TASKS = {
     "multi_task": MultiTask,
     "dynamics": Dynamics,
     "cripple": Cripple,
+    "metaworld": Manipulation,
 }
 """Name -> task distribution, for configurations."""

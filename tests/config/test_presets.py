@@ -8,6 +8,7 @@ from helpers import PRESETS, preset, read_rows, run_training, use_devices
 
 from cemrl_jax.agents.cemrl.agent import make_agent
 from cemrl_jax.agents.cemrl.phases import make_phases
+from cemrl_jax.evaluation.evaluate import Scores
 from cemrl_jax.evaluation.inference import Trace
 from cemrl_jax.runtime import parallel
 from cemrl_jax.training import programs
@@ -43,13 +44,14 @@ def shrunk(name):
 
 
 def no_evaluation(*_):
-    """In place of `make_returns`: compiles in no time."""
+    """In place of `make_scores`: compiles in no time."""
 
     def nothing(learner, part):
         zeros = jnp.zeros_like(part[0].frozen, jnp.float32)
         step, number = zeros[:, None], zeros[:, None].astype(jnp.int32)
         no = number > 0
-        return zeros, Trace(step, step[..., None], number, number, no, no)
+        traces = Trace(step, step[..., None], number, number, no, no)
+        return Scores(zeros, traces, None)
 
     return nothing
 
@@ -78,7 +80,7 @@ def test_an_epoch_of_a_preset_is_finite(name, monkeypatch, tmp_path):
     config = shrunk(name)
     config.validate(1)
     if name not in EVALUATED:
-        monkeypatch.setattr(programs, "make_returns", no_evaluation)
+        monkeypatch.setattr(programs, "make_scores", no_evaluation)
     run_training(config, tmp_path / "run")
     first, last = read_rows(tmp_path / "run")
     collects = 1 + config.rollout.num_initial

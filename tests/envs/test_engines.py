@@ -52,8 +52,7 @@ def vars_of(num_threads):
     base = c_engine.load(SOURCE)
     return {
         "model": base.model,
-        "substeps": base.substeps,
-        "readings": base.readings,
+        "source": base.source,
         "num_threads": num_threads,
     }
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import HAS_METAWORLD
 from worlds import CASES, NUM_ENVS, on_each_engine, world
 
 from cemrl_jax import envs
@@ -17,6 +18,7 @@ SIZES = {  # observation, action, control step in s
     "hopper": (14, 3, 0.008),
     "humanoid": (376, 17, 0.015),
     "point": (2, 1, 0.05),
+    "sawyer": (39, 4, 0.0125),
     "walker2d": (17, 6, 0.008),
 }
 
@@ -39,10 +41,14 @@ def test_the_cases_cover_every_entry_of_the_tables():
 def test_every_file_is_in_its_table(folder, table, shared):
     root = pathlib.Path(envs.__file__).parent / folder
     files = {path.stem for path in root.glob("[a-z]*.py")} - shared
-    assert files == set(table) - {"probabilistic"}  # which is in timed.py
+    elsewhere = {"probabilistic", "sawyer", "metaworld"}  # timed.py, folder metaworld
+    assert files == set(table) - elsewhere
 
 
-@pytest.mark.parametrize("name", ROBOTS)
+ROBOTS_HERE = [name for name in ROBOTS if name != "sawyer" or HAS_METAWORLD]
+
+
+@pytest.mark.parametrize("name", ROBOTS_HERE)
 def test_sizes_of_a_robot(name):
     env = world(name).env
     assert SIZES[name][:2] == (env.obs_size, env.action_size)
@@ -67,9 +73,9 @@ def test_an_environment_starts_and_steps_with_finite_numbers(name, engine):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ROBOTS)
+@pytest.mark.parametrize("name", ROBOTS_HERE)
 def test_a_thousand_random_steps_stay_finite(name):
-    case = world(name)
+    case = world(name, "mujoco" if name == "sawyer" else "mjx")
     keys = jax.random.split(jax.random.key(3), NUM_ENVS)
     state = case.reset(keys, case.tasks)
     for number in range(1000):
@@ -82,8 +88,8 @@ def test_a_thousand_random_steps_stay_finite(name):
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_task_changes_under_every_schedule_on_a_cheap_robot(task, schedule):
-    if task == "cripple":
-        pytest.skip("a point has no joints")
+    if task in ("cripple", "metaworld"):
+        pytest.skip("a point has no joints, and no hand")
     options = {"parameters": ("gain",), "bases": (1.1,)} if task == "dynamics" else {}
     env = envs.NonStationaryEnv(
         ROBOTS["point"](), TASKS[task](**options), SCHEDULES[schedule]()

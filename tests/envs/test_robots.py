@@ -10,7 +10,7 @@ from cemrl_jax.envs import ROBOTS
 from cemrl_jax.envs.engines import PhysicsState
 from cemrl_jax.envs.robots import Ant, HalfCheetah, Hopper, Humanoid, Walker2d
 
-MJX = [name for name in ROBOTS if name != "point"]
+MJX = [name for name in ROBOTS if name not in ("point", "sawyer")]
 
 
 def state_of(robot, changes=None, velocity=0.0):

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import pytest
+from helpers import HAS_METAWORLD
 
 from cemrl_jax.envs import ROBOTS, SCHEDULES, TASKS, NonStationaryEnv, Task
 from cemrl_jax.envs.tasks import Goal
@@ -18,6 +19,7 @@ CASES = {
     "hopper": ("hopper", "velocity", "location"),
     "humanoid": ("humanoid", "planar_angle", "stationary"),
     "point": ("point", "direction", "location"),
+    "sawyer": ("sawyer", "metaworld", "timed"),
     "walker2d": ("walker2d", "multi_task", "sequence"),
     "half_cheetah_cripple": ("half_cheetah", "cripple", "stationary"),
 }
@@ -33,11 +35,19 @@ def on_each_engine(names: Iterable[str]) -> list[Any]:
             name,
             engine,
             id=f"{name}-{engine}",
-            marks=() if engine == "mujoco" or name in QUICK else pytest.mark.slow,
+            marks=_marks(name, engine),
         )
         for name in names
         for engine in ("mujoco", "mjx")
         if name != "point" or engine == "mjx"
+    ]
+
+
+def _marks(name: str, engine: str) -> list[Any]:
+    quick = engine == "mujoco" or name in QUICK
+    missing = name == "sawyer" and not HAS_METAWORLD
+    return ([] if quick else [pytest.mark.slow]) + [
+        pytest.mark.skipif(missing, reason="no metaworld")
     ]
 
 

@@ -31,7 +31,7 @@ WORDS = (
     *("fixed", "learnt", "conditioned", "fused", "alternating", "highest", "default"),
     *("", "nonsense"),
 )
-SLOW = ("half_cheetah", "ant", "hopper", "walker2d", "humanoid")
+SLOW = ("half_cheetah", "ant", "hopper", "walker2d", "humanoid", "sawyer")
 """Robots whose physics compile for half a minute; now and then."""
 
 

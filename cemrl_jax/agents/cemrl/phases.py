@@ -16,7 +16,7 @@ from cemrl_jax.agents.cemrl.agent import Agent, Noise
 from cemrl_jax.agents.cemrl.bounds import Bound, with_physics
 from cemrl_jax.agents.cemrl.types import TRAINED, Batch, LearnerState
 from cemrl_jax.config import Config
-from cemrl_jax.data import normalizer, replay
+from cemrl_jax.data import normalizer, replay, success
 from cemrl_jax.data.rollout import (
     deal_tasks,
     rollout,
@@ -132,8 +132,15 @@ def make_collect(
             "collect/return": sound_returns(episodes),
             "collect/falls": transitions.terminated.sum(1).mean(),
         }
-        broken = parallel.total(episodes.broken.sum().astype(jnp.float32))
-        return learner, worker, parallel.average(metrics) | {"collect/broken": broken}
+        metrics = parallel.average(metrics)
+        broken = episodes.broken.sum().astype(jnp.float32)
+        metrics["collect/broken"] = parallel.total(broken)
+        names = env.train_names
+        counts = success.tally(episodes, len(names))
+        if counts is not None:
+            found = success.rates(parallel.total(counts.sum(0)), names)
+            metrics |= {f"collect/{name}": value for name, value in found.items()}
+        return learner, worker, metrics
 
     return collect
 

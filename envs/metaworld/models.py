@@ -1,0 +1,249 @@
+"""The physical models of Meta-World, edited in memory for MuJoCo 4 and for MJX.
+
+Files and meshes are those of the installed metaworld package, of which nothing else
+is used.
+"""
+# mujoco comes without type stubs:
+# pyright: reportAttributeAccessIssue=false
+
+import dataclasses
+import functools
+import importlib.util
+import itertools
+import math
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from cemrl_jax.envs.engines import ModelFile
+
+MISSING = (
+    "name='sawyer' needs the model files of Meta-World: pip install --no-deps"
+    " metaworld==3.1.1 (its dependencies pin an older mujoco)"
+)
+CLAWS = ("leftclaw", "leftpad", "rightclaw", "rightpad")
+"""Bodies of the fingers."""
+TABLE = "tablelink"
+Point = tuple[float, float, float]
+HAND_BOX = ((-0.5, 0.4, 0.05), (0.5, 1.0, 0.5))
+"""Where the mocap body may be in most structures, m."""
+MOCAP_QUATERNION = (math.sqrt(0.5), 0.0, math.sqrt(0.5), 0.0)
+"""Its orientation: the fingers point down."""
+WELD = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 5.0, 0.0)
+"""`eq_data` of the weld of hand and mocap body: no offset, torques scaled by 5."""
+SIDES = 16
+"""Of the prism that stands for a cylinder where MJX knows no other way."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+    """What tasks have in common that differ in numbers and formulas only.
+
+    Attributes:
+      file: name of the XML file in the package's folder "sawyer_xyz".
+      names: the tasks.
+      meets: pairs of bodies whose geoms collide; nothing else does. They are those
+        that were seen to touch, and fingers with all that moves. Without any, all that
+        the file lets collide does, which C MuJoCo can do and MJX cannot.
+      fixture: body that a task places, None if there is none.
+      hand_box: where the mocap body may be, m.
+    """
+
+    file: str
+    names: tuple[str, ...]
+    meets: tuple[tuple[str, str], ...] = ()
+    fixture: str | None = None
+    hand_box: tuple[Point, Point] = HAND_BOX
+
+
+def fingers(*bodies: str) -> tuple[tuple[str, str], ...]:
+    """Returns pairs of each finger with each body."""
+    return tuple(itertools.product(CLAWS, bodies))
+
+
+STRUCTURES = (
+    Structure(
+        "sawyer_pick_place_v3.xml",
+        ("reach", "push", "pick-place"),
+        meets=(*fingers("obj", TABLE), ("obj", TABLE)),
+    ),
+    Structure("sawyer_door_pull.xml", ("door-open", "door-close"), fixture="door"),
+    Structure("sawyer_drawer.xml", ("drawer-close", "drawer-open"), fixture="drawer"),
+    Structure(
+        "sawyer_window_horizontal.xml",
+        ("window-open", "window-close"),
+        fixture="window",
+    ),
+    Structure(
+        "sawyer_button_press_topdown.xml", ("button-press-topdown",), fixture="box"
+    ),
+    Structure("sawyer_peg_insertion_side.xml", ("peg-insert-side",), fixture="box"),
+    Structure("sawyer_sweep_v3.xml", ("sweep",)),
+    Structure("sawyer_basketball.xml", ("basketball",), fixture="basket_goal"),
+    Structure("sawyer_shelf_placing.xml", ("shelf-place",), fixture="shelf"),
+    Structure("sawyer_table_with_hole.xml", ("sweep-into",)),
+    Structure(
+        "sawyer_lever_pull.xml",
+        ("lever-pull",),
+        fixture="lever",
+        hand_box=((-0.5, 0.4, -0.15), (0.5, 1.0, 0.5)),
+    ),
+)
+
+
+def structure_of(names: Iterable[str]) -> Structure:
+    """Returns the structure that all of these tasks have.
+
+    Raises:
+      ValueError: there is no such structure.
+    """
+    for structure in STRUCTURES:
+        if set(names) <= set(structure.names):
+            return structure
+    known = "; ".join(", ".join(structure.names) for structure in STRUCTURES)
+    raise ValueError(
+        f"names={tuple(names)} must be tasks of one physical model: {known}"
+    )
+
+
+@functools.cache
+def assets() -> pathlib.Path:
+    """Returns the folder of the package's model files.
+
+    Raises:
+      ValueError: the package is not there; says how to get it.
+    """
+    found = importlib.util.find_spec("metaworld")
+    if found is None or found.origin is None:
+        raise ValueError(MISSING)
+    return pathlib.Path(found.origin).parent / "assets"
+
+
+@dataclasses.dataclass(frozen=True)
+class SawyerFile(ModelFile):
+    """See `ModelFile`; margins and the solver stay as they are.
+
+    Where pairs are explicit, they are what C MuJoCo would make of their two geoms.
+
+    Attributes:
+      meets: see `Structure`.
+    """
+
+    meets: tuple[tuple[str, str], ...] = ()
+
+    def compile(
+        self, edit: Callable[[mujoco.MjSpec], None] = lambda spec: None
+    ) -> mujoco.MjModel:
+        """See `ModelFile.compile`."""
+        path = str(assets() / "sawyer_xyz" / self.file)
+        spec = mujoco.MjSpec.from_file(path)
+        if self.meets:
+            _make_pairs(spec, mujoco.MjModel.from_xml_path(path), self.meets)
+        spec.body("mocap").quat = MOCAP_QUATERNION
+        edit(spec)
+        model = spec.compile()
+        model.eq_data[0] = WELD
+        model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_MULTICCD
+        return model
+
+    def edit_for_mjx(self, spec: mujoco.MjSpec) -> None:
+        """Gives cylinders that meet boxes a prism to do so, tables a plane on top.
+
+        MJX knows no margin of meshes, so the prism is larger by the pair's margin.
+
+        Raises:
+          ValueError: nobody has said what collides.
+        """
+        if not self.meets:
+            raise ValueError(
+                f"engine='mjx' cannot do what collides in {self.file}: use 'mujoco'"
+            )
+        for pair in spec.pairs:
+            for side, other in (("geomname1", "geomname2"), ("geomname2", "geomname1")):
+                geom, met = (spec.geom(getattr(pair, x)) for x in (side, other))
+                if _is(geom, "box") and geom.parent.name == TABLE:
+                    _flatten(geom)
+                if _is(geom, "cylinder") and not _is(met, "plane"):
+                    setattr(pair, side, _add_prism(spec, geom, pair.margin))
+                    pair.margin = 0
+
+
+def _is(geom: Any, kind: str) -> bool:
+    return geom.type == getattr(mujoco.mjtGeom, f"mjGEOM_{kind.upper()}")
+
+
+def _make_pairs(
+    spec: mujoco.MjSpec, plain: mujoco.MjModel, meets: Iterable[tuple[str, str]]
+) -> None:
+    """Turns collisions off, but for those of bodies that meet."""
+    geoms = list(spec.geoms)
+    for number, geom in enumerate(geoms):
+        geom.name = geom.name or f"geom {number}"
+    collides = plain.geom_contype.astype(bool) | plain.geom_conaffinity.astype(bool)
+    own = {
+        name: np.flatnonzero(collides & (plain.geom_bodyid == plain.body(name).id))
+        for name in itertools.chain(*meets)
+    }
+    for first, second in meets:
+        for pair in itertools.product(own[first], own[second]):
+            names = {f"geomname{n}": geoms[g].name for n, g in enumerate(pair, 1)}
+            spec.add_pair(**names, **_contact(plain, *pair))
+    for geom in geoms:
+        geom.contype = geom.conaffinity = 0
+
+
+def _contact(model: mujoco.MjModel, first: Any, second: Any) -> dict[str, Any]:
+    """Returns the parameters of the contact of two geoms of one priority.
+
+    The margin is the larger of the two, as MuJoCo took it up to 3.3.
+    """
+    pair = [first, second]
+    weight = model.geom_solmix[pair] / model.geom_solmix[pair].sum()
+    slide, spin, roll = model.geom_friction[pair].max(0)
+    return {
+        "condim": int(model.geom_condim[pair].max()),
+        "friction": [slide, slide, spin, roll, roll],
+        "solref": weight @ model.geom_solref[pair],
+        "solimp": weight @ model.geom_solimp[pair],
+        "margin": float(model.geom_margin[pair].max()),
+        "gap": float(model.geom_gap[pair].max()),
+    }
+
+
+def _flatten(geom: Any) -> None:
+    """Makes an upright box the plane of its top: what is on it cannot leave it."""
+    height = geom.size[2]
+    geom.type = mujoco.mjtGeom.mjGEOM_PLANE
+    geom.pos = [*geom.pos[:2], geom.pos[2] + height]
+    geom.size = [*geom.size[:2], 1.0]
+
+
+def _add_prism(spec: mujoco.MjSpec, cylinder: Any, margin: float) -> str:
+    """Adds a prism without mass in place of a cylinder; returns its name.
+
+    Its base has the area of the circle, and it is larger by a margin all around.
+    """
+    name = f"{cylinder.name} prism {margin}"
+    if spec.geom(name) is not None:
+        return name
+    radius, half = cylinder.size[:2] + margin
+    radius *= math.sqrt(2 * math.pi / SIDES / math.sin(2 * math.pi / SIDES))
+    angle = 2 * math.pi * np.arange(SIDES) / SIDES
+    circle = radius * np.stack([np.cos(angle), np.sin(angle)], 1)
+    ends = [np.column_stack([circle, np.full(SIDES, z)]) for z in (-half, half)]
+    spec.add_mesh(name=name, uservert=np.concatenate(ends).ravel())
+    cylinder.parent.add_geom(
+        name=name,
+        type=mujoco.mjtGeom.mjGEOM_MESH,
+        meshname=name,
+        pos=cylinder.pos,
+        quat=cylinder.quat,
+        mass=0,
+        contype=0,
+        conaffinity=0,
+        group=3,
+    )
+    return name

@@ -1,0 +1,155 @@
+"""Meta-World's arm as an environment: its model, its start, its tasks."""
+# mujoco comes without type stubs:
+# pyright: reportAttributeAccessIssue=false
+
+import importlib.util
+import warnings
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import pytest
+from metaworld_policies import scripted_policy
+
+from cemrl_jax.envs import NonStationaryEnv
+from cemrl_jax.envs.adapters.gymnasium import GymnasiumEnv
+from cemrl_jax.envs.metaworld import models, starts
+from cemrl_jax.envs.metaworld.arm import Sawyer
+from cemrl_jax.envs.metaworld.tasks import Manipulation
+from cemrl_jax.envs.robots import Point
+from cemrl_jax.envs.schedules import Sequence, Stationary
+from cemrl_jax.envs.tasks import Velocity
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("metaworld") is None, reason="no metaworld"
+)
+NUM_STEPS = 500
+PAIRED = [structure for structure in models.STRUCTURES if structure.meets]
+
+
+def environment(names, engine="mujoco", schedule=None):
+    robot = Sawyer().on_engine(engine)
+    return NonStationaryEnv(robot, Manipulation(names), schedule or Stationary())
+
+
+def solved(name, engine, num_vectors=50, num_steps=NUM_STEPS):
+    """How many random vectors the package's scripted policy solves in our arm.
+
+    It drives the gymnasium adapter, and sees the target, as in the package's MT1.
+    """
+    env = environment((name,), engine)
+    pool = env.distribution.sample(jax.random.key(0), num_vectors)
+    adapter = GymnasiumEnv(env, pool, num_vectors, num_steps)
+    obs, _ = adapter.reset(seed=0)
+    policy = scripted_policy(name)
+    target = np.asarray(adapter._state.task.spec[:, -3:])
+    success = np.zeros(num_vectors, bool)
+    for _ in range(num_steps):
+        seen = np.concatenate([obs[:, :36], target], 1).astype(np.float64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about gains above 1, which are clipped
+            action = np.stack([policy.get_action(row) for row in seen])
+        obs, _, _, _, info = adapter.step(np.clip(action, -1, 1).astype(np.float32))
+        success |= info["success"]
+    return int(success.sum())
+
+
+@pytest.mark.parametrize("structure", PAIRED, ids=lambda x: x.names[0])
+def test_explicit_pairs_are_the_collisions_of_the_package(structure):
+    file = models.SawyerFile(structure.file, 5, 4, 8, (), meets=structure.meets)
+    plain = mujoco.MjModel.from_xml_path(
+        str(models.assets() / "sawyer_xyz" / structure.file)
+    )
+    plain.eq_data[0] = models.WELD
+    plain.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_MULTICCD
+    start = starts.poses()[structure.names[-1]]
+    paths = []
+    for model in (plain, file.compile()):
+        data, rng = mujoco.MjData(model), np.random.default_rng(0)
+        data.qpos[:], data.qvel[:] = start.qpos, start.qvel
+        data.mocap_pos[0], path = start.hand, []
+        for step in range(60):  # down to the object, then about
+            way = [0, 0, -0.01] if step < 20 else rng.uniform(-0.01, 0.01, 3)
+            data.mocap_pos[0] = np.clip(data.mocap_pos[0] + way, *models.HAND_BOX)
+            data.mocap_quat[0], data.ctrl[:] = models.MOCAP_QUATERNION, [1, -1]
+            mujoco.mj_step(model, data, 5)
+            path.append(data.qpos.copy())
+        paths.append(path)
+    np.testing.assert_allclose(*paths, rtol=0, atol=1e-7)
+    assert np.ptp(np.array(paths[0])[:, 9:], 0).max() > 1e-3  # something was moved
+
+
+@pytest.mark.parametrize("structure", PAIRED, ids=lambda x: x.names[0])
+def test_what_mjx_needs_leaves_masses_and_derived_constants(structure):
+    file = models.SawyerFile(structure.file, 5, 4, 8, (), meets=structure.meets)
+    ours, mjx = file.compile(), file.compile(file.edit_for_mjx)
+    moves = ours.body_weldid > 0
+    for field in ("body_mass", "body_inertia", "body_invweight0", "body_ipos"):
+        pair = [getattr(model, field)[moves] for model in (ours, mjx)]
+        np.testing.assert_array_equal(*pair, err_msg=field)
+    np.testing.assert_array_equal(ours.dof_invweight0, mjx.dof_invweight0)
+    assert mjx.npair == ours.npair == len(structure.meets)
+
+
+def test_a_change_brings_another_target_and_moves_nothing():
+    env = environment(("reach", "push"), schedule=Sequence((1,), (1,)))
+    pool = env.distribution.sample(jax.random.key(0), 2)
+    step = jax.jit(env.step)
+    first = jax.tree.map(lambda leaf: leaf[0], pool)
+    before = step(env.reset(jax.random.key(1), first), jnp.zeros(4), pool)
+    after = step(before, jnp.zeros(4), pool)
+    assert (int(before.task.base), int(after.task.base)) == (0, 1)
+    np.testing.assert_allclose(after.obs[:7], before.obs[:7], atol=2e-3)
+    np.testing.assert_array_equal(after.obs[18:36], before.obs[:18])
+    np.testing.assert_array_equal(after.obs[36:], 0)
+    assert not after.success
+
+
+def test_an_action_moves_the_hand_within_its_box():
+    env = environment(("reach",))
+    task = jax.tree.map(lambda x: x[0], env.distribution.sample(jax.random.key(0), 1))
+    step = jax.jit(env.world.step)
+    state = env.world.reset(jax.random.key(0), task)
+    for _ in range(60):
+        state = step(state, jnp.array([2.0, 0.0, 0.0, -1.0]), task)
+    seen = env.world.observe(state, task)
+    assert seen[0] == pytest.approx(0.5, abs=0.03)
+    assert seen[3] > 0.95
+    assert state.body.mocap[0, 0] == pytest.approx(models.HAND_BOX[1][0])
+
+
+def test_tasks_of_several_models_are_refused():
+    with pytest.raises(ValueError, match=r"names=.*must be tasks of one phys"):
+        environment(("reach", "basketball"))
+
+
+def test_robot_and_tasks_must_suit_each_other():
+    with pytest.raises(ValueError, match="a sawyer needs tasks of Meta-World"):
+        NonStationaryEnv(Sawyer(), Velocity(), Stationary())
+    with pytest.raises(ValueError, match="Point knows no task of Meta-World"):
+        NonStationaryEnv(Point(), Manipulation(), Stationary())
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    models.assets.cache_clear()
+    try:
+        (problem,) = Sawyer().validate()
+    finally:
+        models.assets.cache_clear()
+    assert "pip install --no-deps metaworld==3.1.1" in problem
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["mujoco", "mjx"])
+@pytest.mark.parametrize("name", ["reach", "push", "pick-place"])
+def test_the_packages_scripted_policies_solve_our_tasks(name, engine):
+    assert solved(name, engine) >= 47
+
+
+if __name__ == "__main__":
+    import sys
+
+    for name in sys.argv[2:]:
+        print(name, sys.argv[1], solved(name, sys.argv[1]), "of 50", flush=True)

@@ -248,5 +248,9 @@ def actor_loss(
       The loss and metrics.
     """
     action, log_prob = sample(params, obs, z, noise)
-    loss = (alpha * log_prob - value(obs, z, action).min(0)).mean()
+    first, second = value(obs, z, action)
+    # The derivative of `min` compares values with their minimum. A compiler that rounds
+    # the two differently finds none that is equal: the gradient was 0 / 0 on a CPU.
+    lower = jnp.where(first < second, first, second)
+    loss = (alpha * log_prob - lower).mean()
     return loss, {"sac/actor_loss": loss}

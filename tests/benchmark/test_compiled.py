@@ -211,6 +211,7 @@ def test_compiled_programs_do_not_get_worse(name, tmp_path):
         for row in report.read_rows(COMMITTED)
         if (row["preset"], row["target"]) == ("quickstart", name)
     }
+    assert committed
     versions = {row["versions"]["jax"] for row in committed.values()}
     if versions != {importlib.metadata.version("jax")}:
         pytest.skip(f"the committed programs are of jax {versions}")

@@ -627,7 +627,7 @@ class BoundPolicy:
             z=told,
             z_std=jnp.zeros_like(told),
             probs=jnp.full((*shape, num_classes), 1 / num_classes),
-            inferred=jnp.zeros(shape, jnp.int32),
+            inferred=jnp.full(shape, -1),
         )
 
 

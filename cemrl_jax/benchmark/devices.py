@@ -216,8 +216,9 @@ _TPU_ALONE = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-"""What libtpu otherwise looks for in vain on a machine without TPU."""
+"""What libtpu otherwise looks for in vain on a machine without TPU, or locks."""
 _CUDA = ("xla_cuda13", "xla_cuda12")
 
 

@@ -24,7 +24,7 @@ class Belief(struct.PyTreeNode):
       z: `[..., Z]` the task that the policy acts on.
       z_std: `[..., Z]` its scale, of the classes that z is made of.
       probs: `[..., K]` class probabilities.
-      inferred: `[...]` int32 the class.
+      inferred: `[...]` int32 the class, -1 for none.
     """
 
     z: Array

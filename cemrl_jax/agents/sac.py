@@ -25,7 +25,7 @@ from cemrl_jax.agents.networks import (
     relu,
     split_pair,
 )
-from cemrl_jax.data.types import Metrics, Params
+from cemrl_jax.data.types import Metrics, Params, Trainable
 
 ActorApply = Callable[[Params, Array, Array], tuple[Array, Array]]
 CriticApply = Callable[[Params, Array, Array, Array], Array]
@@ -194,13 +194,33 @@ def critic_loss(
 ) -> tuple[Array, Metrics]:
     """Mean squared distance of both Q-functions to the target `[B]`, added up."""
     value = apply(params, obs, z, action)
-    errors = jnp.square(value - jax.lax.stop_gradient(target))
+    errors = jnp.square(value - target)
     metrics = {
         "sac/critic_loss": errors.mean(0),
         "sac/value": value.mean(0),
         "sac/target": target,
     }
     return errors.mean(-1).sum(), means(metrics)
+
+
+def critic_gradient_by_temperature(
+    gradient: Callable[[Trainable, Array], Params], critic: Trainable
+) -> tuple[Params, Params]:
+    """Splits the critic's gradient, which the temperature enters as a factor.
+
+    The target is `critic_target`'s and the error is squared, so the gradient is
+    `a + temperature * b`. Devices can average `a` and `b` before they know the
+    temperature, which waits for an average of its own.
+
+    Args:
+      gradient: `(critic, temperature)` -> gradient of `critic_loss`.
+      critic: the critic.
+
+    Returns:
+      `a` and `b`.
+    """
+    start, direction = jnp.zeros(()), jnp.ones(())
+    return jax.jvp(lambda alpha: gradient(critic, alpha), (start,), (direction,))
 
 
 def actor_loss(
@@ -228,5 +248,9 @@ def actor_loss(
       The loss and metrics.
     """
     action, log_prob = sample(params, obs, z, noise)
-    loss = (alpha * log_prob - value(obs, z, action).min(0)).mean()
+    first, second = value(obs, z, action)
+    # The derivative of `min` compares values with their minimum. A compiler that rounds
+    # the two differently finds none that is equal: the gradient was 0 / 0 on a CPU.
+    lower = jnp.where(first < second, first, second)
+    loss = (alpha * log_prob - lower).mean()
     return loss, {"sac/actor_loss": loss}

@@ -269,6 +269,7 @@ def summary(block: Block, steps: Steps, target: Target) -> Row:
         "flops": group(per_step, "flops/"),
         "bytes": per_step["bytes"],
         "predicted_step_seconds": step_time,
+        "room": room(step_time),
         "predicted_phase_seconds": seconds,
         f"predicted_{steps.rate}": steps.count * steps.per_step / seconds,
         "constants": constants(target.device),
@@ -320,6 +321,15 @@ def predict(done: Counts, target: Target) -> dict[str, float]:
         "collectives": collectives,
         "seconds": max(alone.values()) + collectives,
     }
+
+
+def room(seconds: dict[str, float]) -> float | None:
+    """Returns how many times as much a step could do in the time of its launches.
+
+    None where launches are not what it waits for.
+    """
+    busy = max(seconds["bytes"], seconds["flops"])
+    return seconds["launches"] / busy if 0 < busy < seconds["launches"] else None
 
 
 def collective_seconds(done: Counts, target: Target) -> float:

@@ -8,46 +8,25 @@ their condition names.
 import collections
 import dataclasses
 import functools
-import math
 import re
 from collections.abc import Iterator
 
+from cemrl_jax.benchmark.costs import (
+    COLLECTIVES,
+    FREE,
+    IN_PLACE,
+    MOVES,
+    Costs,
+    is_product_call,
+    through,
+)
 from cemrl_jax.benchmark.hlo import Computation, Instruction, Module, Shape
 
-FREE = frozenset(
-    (
-        *("parameter", "constant", "tuple", "get-tuple-element", "bitcast"),
-        *("after-all", "partition-id", "replica-id", "opt-barrier", "add-dependency"),
-        "domain",
-    )
-)
-"""Instructions that run nothing."""
 FREE_CALLS = frozenset(
     ("AllocateBuffer", "ConcatBitcast", "Sharding", "GatherScatterIndicesBitpacked")
 )
 """Custom calls that run nothing."""
-COLLECTIVES = (
-    "all-reduce",
-    "all-gather",
-    "all-to-all",
-    "reduce-scatter",
-    "collective-permute",
-    "collective-broadcast",
-)
 HOST = ("infeed", "outfeed", "send", "recv")
-MOVES = frozenset(
-    (
-        *("transpose", "copy", "concatenate", "pad", "slice", "bitcast", "reshape"),
-        *("broadcast", "convert", "reverse", "dynamic-slice", "iota"),
-        *("parameter", "constant", "tuple", "get-tuple-element"),
-    )
-)
-"""A fusion of nothing else only moves numbers."""
-SLICES = frozenset(("slice", "dynamic-slice", "gather"))
-"""They read no more of their first operand than they return."""
-IN_PLACE = {"dynamic-update-slice": 1, "scatter": 2}
-"""They write into their first operand; which operand says how much."""
-
 KINDS = (
     "matrix product",
     "reduction",
@@ -60,7 +39,6 @@ KINDS = (
     "sort",
     "library",
     "collective",
-    "other",
 )
 
 Counts = collections.Counter[str]
@@ -181,14 +159,19 @@ class Counter:
     on_chip: int | None = None
     host_loops: bool = True
 
+    @property
+    def costs(self) -> Costs:
+        """What instructions compute and move."""
+        return Costs(self.module, self.on_chip)
+
     def count(self) -> Block:
         """Returns the whole program."""
-        kernels, loops, extra = self._body(self.module.entry)
-        return Block("entry", "", 1, True, True, kernels, loops, extra)
+        return self._body(self.module.entry)
 
     # -------------------------------------------------------- walking
 
-    def _body(self, name: str) -> tuple[tuple[Kernel, ...], tuple[Block, ...], Counts]:
+    def _body(self, name: str) -> Block:
+        """Returns a computation, with what it calls."""
         computation = self.module.computations[name]
         kernels: list[Kernel] = []
         loops: list[Block] = []
@@ -199,50 +182,51 @@ class Counter:
                 if not loops[-1].known:
                     extra["dynamic_loops"] += 1
                     extra["host_reads"] += int(self.host_loops)  # the last one
-            elif instruction.opcode in ("call", "async-start", "conditional"):
-                parts = [self._body(called) for called in self._called(instruction)]
-                chosen = max(parts, key=_work)
-                kernels += chosen[0]
-                loops += chosen[1]
-                extra.update(chosen[2])
-                if instruction.opcode == "conditional" and self.host_loops:
-                    extra["host_reads"] += 1
+            elif called := self._called(instruction):
+                longest = max(map(self._body, called), key=lambda x: x.num_kernels)
+                kernels += longest.kernels
+                loops += longest.loops
+                extra.update(longest.extra)
+                is_choice = instruction.opcode == "conditional"
+                extra["host_reads"] += int(is_choice and self.host_loops)
             else:
                 kernels += self._kernel(instruction, computation)
-        return tuple(kernels), tuple(loops), extra
+        return Block(name, "", 1, True, True, tuple(kernels), tuple(loops), extra)
 
-    def _called(self, instruction: Instruction) -> tuple[str, ...]:
-        if instruction.opcode == "conditional":
-            return instruction.branches
-        name = instruction.attribute("to_apply") or instruction.attribute("calls")
+    def _called(self, x: Instruction) -> tuple[str, ...]:
+        """Returns the computations of which an instruction runs one."""
+        if x.opcode == "conditional":
+            return x.branches
+        if x.opcode not in ("call", "async-start"):
+            return ()
+        name = x.attribute("to_apply") or x.attribute("calls")
         return (name,) if name else ()
 
     def _loop(self, loop: Instruction) -> Block:
         body, condition = loop.attribute("body"), loop.attribute("condition")
         assert body is not None
         assert condition is not None
-        kernels, loops, extra = self._body(body)
-        trips = re.search(r'known_trip_count":\{"n":"(\d+)"', loop.attributes)
+        block = self._body(body)
+        fixed = re.search(r'known_trip_count":\{"n":"(\d+)"', loop.attributes)
         limit, alone = self._limit(condition)
-        known = trips is not None or (alone and not self.host_loops)
-        number = int(trips[1]) if trips else limit
-        if not known:
-            # The condition runs as well, once more than the body: not counted.
-            more, inner, _ = self._body(condition)
-            kernels, loops = kernels + more, loops + inner
-        block = Block(
-            loop.name,
-            loop.source,
-            1 if number is None else number,
-            known,
-            number is not None,
-            kernels,
-            loops,
-            extra,
+        known = fixed is not None or (alone and not self.host_loops)
+        trips = int(fixed[1]) if fixed else limit
+        if not known:  # the condition runs as well: as often as the body, and once more
+            check = self._body(condition)
+            block = dataclasses.replace(
+                block,
+                kernels=block.kernels + check.kernels,
+                loops=block.loops + check.loops,
+                extra=block.extra + Counts(host_reads=int(self.host_loops)),
+            )
+        return dataclasses.replace(
+            block,
+            name=loop.name,
+            source=loop.source,
+            trips=1 if trips is None else trips,
+            known=known,
+            limited=trips is not None,
         )
-        if not known:
-            block.extra["host_reads"] += int(self.host_loops)
-        return block
 
     def _limit(self, condition: str) -> tuple[int | None, bool]:
         """Returns the largest constant that a condition compares a number with.
@@ -252,10 +236,7 @@ class Counter:
         limits, alone = [], False
         for computation in self._reached(condition):
             for x in computation.instructions:
-                if x.opcode == "compare" and x.attribute("direction") not in (
-                    "EQ",
-                    "NE",
-                ):
+                if x.opcode == "compare" and x.attribute("direction") in _ORDER:
                     found = [_constant(computation, name) for name in x.operands]
                     limits += [number for number in found if number is not None]
                     alone |= x.is_root and computation.name == condition
@@ -301,8 +282,9 @@ class Counter:
             counts["callbacks"] = 1
         if opcode in HOST:
             counts["host_transfers"] = 1
-        counts.update(self._flops(x, inside))
-        counts["bytes"] = self._bytes(x, inside)
+        for how, number in self.costs.flops(x, inside).items():
+            counts[f"flops/{how}"] = number  # pyright: ignore
+        counts["bytes"] = self.costs.num_bytes(x, inside)
         counts.update(self._replay_copies(x, inside))
         largest = max(x.shapes, key=lambda shape: shape.size, default=None)
         return [Kernel(x.name, kind, x.source, largest, counts)]
@@ -311,8 +293,7 @@ class Counter:
         if x.opcode in COLLECTIVES:
             return "collective"
         if x.opcode == "custom-call":
-            is_product = re.search(r"gemm|matmul", x.target, re.I)
-            return "matrix product" if is_product else "library"
+            return "matrix product" if is_product_call(x) else "library"
         opcodes = {x.opcode}
         called = x.attribute("calls")
         if x.opcode == "fusion" and called:
@@ -333,7 +314,7 @@ class Counter:
             return "copy"
         if opcodes <= MOVES | _WRITES and "dynamic-update-slice" in opcodes:
             return "write"
-        return "elementwise" if x.opcode != "custom-call" else "other"
+        return "elementwise"
 
     def _result(self, x: Instruction) -> Instruction:
         """Returns the root of what a fusion calls; else the instruction."""
@@ -341,97 +322,6 @@ class Counter:
         if x.opcode == "fusion" and called in self.module.computations:
             return self.module.computations[called].root
         return x
-
-    # -------------------------------------------------------- operations
-
-    def _flops(self, x: Instruction, inside: Computation) -> Counts:
-        called = x.attribute("calls")
-        if x.opcode == "fusion" and called:
-            total = Counts()
-            computation = self.module.computations[called]
-            for y in computation.instructions:
-                total.update(self._flops(y, computation))
-            return total
-        if x.opcode in ("dot", "convolution") or _is_product_call(x):
-            flops = 2.0 * _products(x, inside)
-            precise = re.search(
-                r'operand_precision"?[=:][{\[]"?highest', x.attributes, re.I
-            )
-            return Counts({"flops/precise" if precise else "flops/product": flops})  # pyright: ignore
-        if x.opcode in ("reduce", "reduce-window"):
-            operand = inside.by_name.get(x.operands[0])
-            return Counts({"flops/other": operand.shapes[0].size if operand else 0})
-        if x.opcode in MOVES or x.opcode in FREE or x.opcode in IN_PLACE:
-            return Counts()
-        if x.opcode in ("custom-call", "fusion", "gather", *COLLECTIVES):
-            return Counts()
-        return Counts({"flops/other": x.shapes[0].size if x.shapes else 0})
-
-    # -------------------------------------------------------- bytes
-
-    def _bytes(self, x: Instruction, inside: Computation) -> int:
-        """Returns what a kernel reads and writes in main memory, padding included."""
-        called = x.attribute("calls")
-        if x.opcode == "fusion" and called:
-            return self._fusion_bytes(x, self.module.computations[called], inside)
-        operands = [inside.by_name[name] for name in dict.fromkeys(x.operands)]
-        if x.opcode in IN_PLACE and len(operands) > 1:
-            moved = inside.by_name[x.operands[IN_PLACE[x.opcode]]]
-            return 2 * self._size(moved.shapes)
-        if x.opcode in SLICES:
-            return 2 * self._size(x.shapes)
-        return self._size(x.shapes) + sum(self._size(y.shapes) for y in operands)
-
-    def _fusion_bytes(
-        self, x: Instruction, called: Computation, inside: Computation
-    ) -> int:
-        total = 0
-        for number, parameter in called.parameters.items():
-            shapes = inside.by_name[x.operands[number]].shapes
-            if all(self._in_main(shape) for shape in shapes):
-                total += self._read(parameter, called)
-        root = called.root
-        leaves = (
-            [called.by_name[name] for name in root.operands]
-            if root.opcode == "tuple"
-            else [root]
-        )
-        for leaf, shape in zip(leaves, x.shapes):
-            if not self._in_main(shape):
-                continue
-            origin = _through(called, leaf)
-            place = IN_PLACE.get(origin.opcode)
-            if place is None:
-                total += shape.padded_bytes
-            else:
-                total += self._size(called.by_name[origin.operands[place]].shapes)
-        return total
-
-    def _read(self, parameter: Instruction, called: Computation) -> int:
-        """Returns what a fusion reads of a parameter."""
-        whole = self._size(parameter.shapes)
-        part = 0
-        for user in _users(called, parameter):
-            if user.opcode in SLICES and user.operands[0] == parameter.name:
-                part += self._size(user.shapes)
-            elif user.opcode in IN_PLACE and user.operands[0] == parameter.name:
-                pass
-            elif user.opcode in SLICES or user.opcode in IN_PLACE:
-                # behind a bitcast, or as an index
-                first = called.by_name[user.operands[0]]
-                behind = first.opcode == "bitcast" and parameter.name in first.operands
-                if not behind:
-                    return whole
-                part += self._size(user.shapes) if user.opcode in SLICES else 0
-            else:
-                return whole
-        return min(part, whole)
-
-    def _size(self, shapes: tuple[Shape, ...]) -> int:
-        return sum(shape.padded_bytes for shape in shapes if self._in_main(shape))
-
-    def _in_main(self, shape: Shape) -> bool:
-        return self.on_chip is None or shape.space != self.on_chip
 
     # -------------------------------------------------------- replay
 
@@ -454,40 +344,21 @@ class Counter:
             leaves = [computation.by_name[name] for name in root.operands]
         found = Counts()
         for leaf, shape in zip(leaves, x.shapes):
-            if shape.size not in sizes or not self._in_main(shape):
+            if shape.size not in sizes or not self.costs.in_main(shape):
                 continue
-            if _through(computation, leaf).opcode not in IN_PLACE:
+            if through(computation, leaf).opcode not in IN_PLACE:
                 found["replay_copies"] += 1
                 found["replay_copy_bytes"] += shape.padded_bytes
         return found
 
 
+_ORDER = ("LT", "LE", "GT", "GE")
 _WRITES = frozenset(("dynamic-update-slice", "compare", "add", "select", "clamp"))
 """What a fusion that writes into an array needs, the place included."""
 
 
-def _work(part: tuple[tuple[Kernel, ...], tuple[Block, ...], Counts]) -> float:
-    kernels, loops, _ = part
-    return len(kernels) + sum(loop.num_kernels for loop in loops)
-
-
 def _used(computation: Computation) -> Iterator[Instruction]:
     return (x for x in computation.instructions if x.opcode not in FREE)
-
-
-def _users(computation: Computation, x: Instruction) -> list[Instruction]:
-    """Returns who reads an instruction, bitcasts left out."""
-    users = []
-    for user in computation.users.get(x.name, []):
-        users += _users(computation, user) if user.opcode == "bitcast" else [user]
-    return users
-
-
-def _through(computation: Computation, x: Instruction) -> Instruction:
-    """Returns what an instruction is a bitcast of."""
-    while x.opcode == "bitcast" and x.operands[0] in computation.by_name:
-        x = computation.by_name[x.operands[0]]
-    return x
 
 
 def _constant(computation: Computation, name: str) -> int | None:
@@ -499,59 +370,3 @@ def _constant(computation: Computation, name: str) -> int | None:
         return None
     is_number = x.shapes[0].dtype[0] in "su" and re.fullmatch(r"\d+", x.arguments)
     return int(x.arguments) or None if is_number else None
-
-
-def _is_product_call(x: Instruction) -> bool:
-    return x.opcode == "custom-call" and bool(re.search("gemm|matmul", x.target, re.I))
-
-
-def _products(x: Instruction, inside: Computation) -> float:
-    """Returns the multiplications of a matrix product or a convolution."""
-    left, right = (inside.by_name.get(name) for name in x.operands[:2])
-    if left is None or right is None or not x.shapes:
-        return 0.0
-    result, a, b = x.shapes[0], left.shapes[0], right.shapes[0]
-    if x.opcode == "convolution":
-        return _convolution(x, result, a, b)
-    summed = x.numbers("lhs_contracting_dims") or x.numbers(
-        "lhs_contracting_dimensions"
-    )
-    return result.size * math.prod(a.dims[number] for number in summed)
-
-
-def _convolution(x: Instruction, result: Shape, a: Shape, b: Shape) -> float:
-    """Counts the products of a convolution that fall on numbers, not on padding."""
-    labels = x.attribute("dim_labels")
-    found = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", x.attributes)
-    if labels is None or found is None:
-        return 0.0
-    lhs, rhs, out = found.groups()
-    total = float(b.dims[rhs.index("i")])
-    for label, size in zip(out, result.dims):
-        if not label.isdigit():
-            total *= size
-    window = re.search(r"window=\{([^}]*)\}", x.attributes)
-    fields = dict(part.split("=") for part in window[1].split()) if window else {}
-    for number in range(sum(label.isdigit() for label in out)):
-        read = lambda name, default, n=number: (  # noqa: E731
-            fields[name].split("x")[n] if name in fields else default
-        )
-        total *= _valid(
-            a.dims[lhs.index(str(number))],
-            result.dims[out.index(str(number))],
-            int(read("size", "1")),
-            int(read("stride", "1")),
-            int(read("pad", "0_0").split("_")[0]),
-            int(read("lhs_dilate", "1")),
-            int(read("rhs_dilate", "1")),
-        )
-    return total
-
-
-def _valid(
-    size: int, out: int, window: int, stride: int, pad: int, dilate: int, spread: int
-) -> int:
-    """Counts pairs of a result and a window's place that fall on a number."""
-    places = (o * stride + k * spread - pad for o in range(out) for k in range(window))
-    end = (size - 1) * dilate
-    return sum(0 <= place <= end and place % dilate == 0 for place in places)

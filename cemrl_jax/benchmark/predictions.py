@@ -22,12 +22,13 @@ COLUMNS = {
     "compile s": ("phase_compile_seconds", ",.0f"),
     "predicted us": ("predicted_microseconds", ",.0f"),
     "bound by": ("bound_by", ""),
+    "room": ("room", ",.1f"),
     "predicted a second": ("predicted_rate", ",.0f"),
     "measured": ("measured_rate", ",.0f"),
     "measured / predicted": ("measured_ratio", ".2f"),
 }
 """Of the table of one step: label -> field of `flat` and its format."""
-NOT_COMPARED = ("compile s", "bound by", "measured", "measured / predicted")
+NOT_COMPARED = (*("compile s", "bound by", "room", "measured", "measured / predicted"),)
 RATE = r"predicted_.*_per_second"
 """The field of a compiled phase that says how fast it would be."""
 PREDICTION = """\
@@ -92,7 +93,7 @@ def table(rows: list[Row]) -> str:
             for field, form in columns.values()
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    return PREDICTION + "\n\n" + "\n".join(lines)
+    return "\n".join(lines)
 
 
 def only_compiled(rows: list[Row]) -> list[Row]:

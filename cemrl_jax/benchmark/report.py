@@ -208,9 +208,10 @@ def table(rows: list[Row]) -> str:
         engine = row.get("engine", "mjx")  # rows of before there was a choice
         subject = row["preset"] + (f", physics by {engine}" if engine else "")
         sections.setdefault((device(row), subject), []).append(row)
-    return "\n\n".join(
-        _section(name, preset, part) for (name, preset), part in sections.items()
-    )
+    parts = [_section(*subject, part) for subject, part in sections.items()]
+    if any(row["measure"] == "compiled" for row in rows):
+        parts = [predictions.PREDICTION, *parts]
+    return "\n\n".join(parts)
 
 
 def _section(name: str, preset: str, rows: list[Row]) -> str:

@@ -94,23 +94,6 @@ def make_parser() -> argparse.ArgumentParser:
         " cache and with a full one, instead of the sweep",
     )
     parser.add_argument(
-        "--compile-for",
-        metavar="DEVICE",
-        help="compile the phases of a training preset, --config, for a device that"
-        f" need not be here, and count what it would run: {devices.FORMS}",
-    )
-    parser.add_argument(
-        "--output", metavar="FILE", help="append the rows of --compile-for to this file"
-    )
-    parser.add_argument(
-        "--phases", metavar="NAMES", help="only these phases of --compile-for, a,b"
-    )
-    parser.add_argument(
-        "--programs",
-        metavar="DIR",
-        help="keep the programs of --compile-for and lists of their kernels",
-    )
-    parser.add_argument(
         "--check", action="store_true", help="check the configuration and stop"
     )
     parser.add_argument(
@@ -134,7 +117,29 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--plot", nargs="+", metavar="FILE", help="draw result files again"
     )
+    add_compiling(parser)
     return parser
+
+
+def add_compiling(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `compile_for`."""
+    parser.add_argument(
+        "--compile-for",
+        metavar="DEVICE",
+        help="compile the phases of a training preset, --config, for a device that"
+        f" need not be here, and count what it would run: {devices.FORMS}",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="append the rows of --compile-for to this file"
+    )
+    parser.add_argument(
+        "--phases", metavar="NAMES", help="only these phases of --compile-for, a,b"
+    )
+    parser.add_argument(
+        "--programs",
+        metavar="DIR",
+        help="keep the programs of --compile-for and lists of their kernels",
+    )
 
 
 def show(args: argparse.Namespace) -> None:

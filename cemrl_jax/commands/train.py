@@ -19,7 +19,7 @@ from cemrl_jax.runtime import parallel, provenance
 from cemrl_jax.training import changes, loop, resume, signals, state, storage
 from cemrl_jax.training import run as run_lib
 from cemrl_jax.training.lock import Lock
-from cemrl_jax.training.programs import compile_programs
+from cemrl_jax.training.programs import Programs, compile_programs
 
 EXAMPLES = """\
 examples:
@@ -187,10 +187,11 @@ def train(
             [run.config.seed for run in runs],
             [run.pools for run in runs],
             lambda name: print(f"compiling {name}", flush=True),
+            begins=reopened is None or not reopened.points,
         )
         programs.check_memory(config)
         start = reopened.restore() if reopened else None
-        start = start or first_state(config, runs, init_from)
+        start = start or first_state(config, runs, init_from, programs)
         for run in runs:
             print(f"output in {run.directory}", flush=True)
         members, records = open_members(runs, bool(directories), stack)
@@ -307,11 +308,15 @@ def new_runs(config: Config) -> list[run_lib.Run]:
 
 
 def first_state(
-    config: Config, runs: Sequence[run_lib.Run], init_from: str | None
+    config: Config,
+    runs: Sequence[run_lib.Run],
+    init_from: str | None,
+    programs: Programs,
 ) -> state.State:
     """Returns a fresh state for all runs."""
     numbers = [run.config.seed for run in runs]
-    start = state.initial(config, numbers, [run.pools["train"] for run in runs])
+    pools = [run.pools["train"] for run in runs]
+    start = state.initial(config, numbers, pools, programs.init)
     if not init_from:
         return start
     source = pathlib.Path(init_from)

@@ -67,26 +67,29 @@ class Compact(struct.PyTreeNode):
       small: type -> vector of the small ones.
       structure: of the tree.
       leaves: type and shape of its leaves.
+      limit: how many numbers a small array has at most.
     """
 
     large: list[Array]
     small: dict[str, Array]
     structure: Any = struct.field(pytree_node=False)
     leaves: tuple[tuple[str, tuple[int, ...]], ...] = struct.field(pytree_node=False)
+    limit: float = struct.field(pytree_node=False)
 
     @classmethod
-    def of(cls, tree: Tree) -> "Compact":
+    def of(cls, tree: Tree, limit: float = SMALL) -> "Compact":
         """Packs a tree of arrays."""
         leaves, structure = jax.tree.flatten(tree)
         small: dict[str, list[Array]] = {}
         for leaf in leaves:
-            if leaf.size <= SMALL:
+            if leaf.size <= limit:
                 small.setdefault(leaf.dtype.name, []).append(jnp.ravel(leaf))
         return cls(
-            large=[leaf for leaf in leaves if leaf.size > SMALL],
+            large=[leaf for leaf in leaves if leaf.size > limit],
             small={name: jnp.concatenate(parts) for name, parts in small.items()},
             structure=structure,
             leaves=tuple((leaf.dtype.name, leaf.shape) for leaf in leaves),
+            limit=limit,
         )
 
     @property
@@ -95,7 +98,7 @@ class Compact(struct.PyTreeNode):
         large, starts, leaves = iter(self.large), dict.fromkeys(self.small, 0), []
         for name, shape in self.leaves:
             size = math.prod(shape)
-            if size > SMALL:
+            if size > self.limit:
                 leaves.append(next(large))
                 continue
             start = starts[name]

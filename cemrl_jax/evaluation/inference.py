@@ -24,7 +24,7 @@ class Trace(struct.PyTreeNode):
     Attributes:
       reward: of the step.
       z: `[N, L, Z]` the task that the step acted on.
-      inferred: int32 the class.
+      inferred: int32 the class, -1 for none.
       base: int32 the true base task.
       changed: bool, the step is the first of another task.
       alive: bool, the robot had not fallen before the step.
@@ -63,10 +63,11 @@ def metrics(seen: Trace, window: int, num_classes: int) -> dict[str, float]:
     """
     columns = [seen.z, seen.reward, seen.changed, seen.alive]
     result = recovery(*map(np.asarray, columns)).metrics()
+    inferred, base = np.asarray(seen.inferred), np.asarray(seen.base)
     mask = settled(np.asarray(seen.changed), np.asarray(seen.alive), window)
-    base = np.asarray(seen.base)
+    mask &= inferred >= 0
     if num_classes > 1 and mask.any():
-        inferred = np.asarray(seen.inferred)[mask]
-        counts = confusion(inferred, base[mask], num_classes, int(base.max()) + 1)
+        sizes = (num_classes, int(base.max()) + 1)
+        counts = confusion(inferred[mask], base[mask], *sizes)
         result["inference/class_accuracy"] = class_accuracy(counts)
     return result

@@ -175,9 +175,10 @@ def r_squared(z: np.ndarray, target: np.ndarray) -> float:
 def confusion(
     inferred: np.ndarray, base: np.ndarray, num_classes: int, num_bases: int
 ) -> np.ndarray:
-    """Returns counts `[K, bases]` of inferred class against true base task."""
+    """Returns counts `[K, bases]` of inferred class (-1: none) against base task."""
     counts = np.zeros((num_classes, num_bases), np.int64)
-    np.add.at(counts, (np.ravel(inferred), np.ravel(base)), 1)
+    known = np.ravel(inferred) >= 0
+    np.add.at(counts, (np.ravel(inferred)[known], np.ravel(base)[known]), 1)
     return counts
 
 

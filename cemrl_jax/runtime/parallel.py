@@ -88,30 +88,48 @@ def gradient_step(
 ) -> tuple[Trainable, Aux]:
     """Takes one step along the gradient of `loss`, averaged over all devices.
 
+    Returns what `take_step` does, and what `loss` returns beside its value.
+    """
+    grads, aux = gradient(loss, state, *args)
+    return take_step(optimizer, state, average(grads)), aux
+
+
+def gradient(
+    loss: Callable[..., tuple[Array, Aux]], state: Trainable, *args: Any
+) -> tuple[Any, Aux]:
+    """Returns the gradient of `loss` on this device, and what it returns beside.
+
     The parameters may be packed, see `cemrl_jax.data.vectors`; the loss gets a tree.
+    """
+    return jax.grad(lambda params: loss(tree_of(params), *args), has_aux=True)(
+        state.params
+    )
+
+
+def take_step(
+    optimizer: optax.GradientTransformation, state: Trainable, grads: Any
+) -> Trainable:
+    """Takes one step along a gradient that is the average over all devices.
 
     A gradient that is not finite, or too large for its square to be, is skipped, on
     all devices alike since it is their average: parameters and the optimiser stay as
     they were. After `MAX_SKIPPED` in a row all are skipped, so that the host, which
     looks between phases only, finds them still in a row.
-
-    Returns the new parameters with their optimiser's state, and what `loss` returns
-    beside its value.
     """
-    grads, aux = jax.grad(lambda params: loss(tree_of(params), *args), has_aux=True)(
-        state.params
-    )
-    grads = average(grads)
     sound = jnp.isfinite(optax.tree.norm(grads, squared=True))
     sound &= state.skipped[1] < MAX_SKIPPED
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
     new = Trainable(
-        params=params,
+        params=optax.apply_updates(state.params, updates),
         opt_state=opt_state,
         skipped=state.skipped.at[1].set(0),
     )
-    return where(sound, new, state.replace(skipped=state.skipped + 1)), aux
+    return where(sound, new, state.replace(skipped=state.skipped + 1))
+
+
+def shares_work() -> bool:
+    """Returns whether a mapped function runs on several devices."""
+    return jax.lax.axis_size(DEVICES) > 1
 
 
 def where(condition: Array, new: Any, old: Any) -> Any:

@@ -3,7 +3,7 @@
 import concurrent.futures
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +13,8 @@ QUICKLY = {
     "xla_llvm_disable_expensive_passes": True,
 }
 """Compiler options for programs that spend their time outside of compiled code."""
+ONCE = QUICKLY | {"xla_backend_optimization_level": 0}
+"""Compiler options of a CPU for programs that run once, for less than a second."""
 
 
 class Program:
@@ -50,7 +52,7 @@ class Program:
 def compile_all(
     lower: Mapping[str, Callable[[], Any]],
     say: Callable[[str], None],
-    quickly: Collection[str] = (),
+    options: Mapping[str, dict[str, Any]],
 ) -> dict[str, Program]:
     """Compiles programs side by side, as many as there are cores.
 
@@ -58,12 +60,12 @@ def compile_all(
       lower: name -> returns the lowered program; called in turn, since tracing is
         Python and gains nothing from threads.
       say: told each name before it is lowered.
-      quickly: names of those that `QUICKLY` is for.
+      options: compiler options of those that have some. They come first: the others
+        may be in the compile cache, and some of these can never be.
     """
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         pending = {}
-        for name, function in lower.items():
+        for name in sorted(lower, key=lambda name: name not in options):
             say(name)
-            options = QUICKLY if name in quickly else None
-            pending[name] = pool.submit(Program, function(), options)
-        return {name: future.result() for name, future in pending.items()}
+            pending[name] = pool.submit(Program, lower[name](), options.get(name))
+        return {name: pending[name].result() for name in lower}

@@ -22,7 +22,7 @@ from cemrl_jax.evaluation.evaluate import (
     make_scores,
 )
 from cemrl_jax.runtime import parallel
-from cemrl_jax.runtime.programs import Program, compile_all
+from cemrl_jax.runtime.programs import ONCE, QUICKLY, Program, compile_all
 from cemrl_jax.training import seeds, state
 from cemrl_jax.training.keys import Keys
 
@@ -127,11 +127,13 @@ class Programs:
       phases: the phases of an epoch by name, in order.
       evaluate: the evaluation.
       resident_bytes: what the state and the episodes to evaluate take on each device.
+      init: makes the learner of a run that begins, see `state.lower_init`.
     """
 
     phases: dict[str, Program]
     evaluate: Evaluator
     resident_bytes: int
+    init: Program | None = None
 
     @property
     def compile_seconds(self) -> dict[str, float]:
@@ -174,6 +176,7 @@ def compile_programs(
     numbers: list[int],
     pools: list[dict[str, Task]],
     say: Callable[[str], None] = lambda name: None,
+    begins: bool = False,
 ) -> Programs:
     """Compiles all programs of a run from shapes; allocates next to nothing.
 
@@ -182,6 +185,7 @@ def compile_programs(
       numbers: the seeds that train together.
       pools: their tasks by pool.
       say: told the name of each program.
+      begins: the run begins, and needs a learner.
     """
     env = config.env.make()
     algorithm, num_seeds = make_algorithm(config, env), len(numbers)
@@ -197,10 +201,10 @@ def compile_programs(
     mapped = parallel.spread(seeds.for_seeds(function, num_seeds))
     parts = evaluation_parts(config, numbers, pools)
     lower["evaluate"] = lambda: parallel.lower(mapped, start.learner, parts[0].share)
-    # What calls C MuJoCo spends its time there, and no cache keeps it.
-    calls_host = config.env.resolved_engine == "mujoco"
-    quickly = ("collect", "evaluate") if calls_host else ()
-    programs = compile_all(lower, say, quickly)
+    if begins:
+        lower["init"] = lambda: state.lower_init(config, num_seeds)
+    programs = compile_all(lower, say, _options(config))
+    init = programs.pop("init", None)
     evaluate = Evaluator(
         programs.pop("evaluate"),
         parts,
@@ -211,7 +215,18 @@ def compile_programs(
     )
     own = state.num_bytes([start.worker, *(part.share for part in parts)])
     resident = state.num_bytes(start.learner) + own // parallel.num_local_devices()
-    return Programs(programs, evaluate, resident)
+    return Programs(programs, evaluate, resident, init)
+
+
+def _options(config: Config) -> dict[str, dict[str, Any]]:
+    """Returns compiler options of programs that are not worth the usual ones."""
+    if jax.default_backend() != "cpu":
+        return {}
+    options = {"init": ONCE}
+    if config.env.resolved_engine == "mujoco":
+        # What calls C MuJoCo spends its time there, and no cache keeps it.
+        options |= {"collect": QUICKLY, "evaluate": QUICKLY}
+    return options
 
 
 def evaluation_parts(

@@ -18,6 +18,7 @@ from cemrl_jax.data import replay
 from cemrl_jax.data.types import Transition, WorkerState
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.runtime import parallel
+from cemrl_jax.runtime.programs import Program
 from cemrl_jax.training import seeds
 from cemrl_jax.training.keys import Keys
 
@@ -53,18 +54,34 @@ def first(tasks: Task) -> Task:
     return jax.tree.map(lambda leaf: leaf[0], tasks)
 
 
-def initial(config: Config, numbers: Sequence[int], pools: Sequence[Task]) -> State:
+def lower_init(config: Config, num_seeds: int) -> Any:
+    """Returns what makes the learners of so many seeds from their keys, lowered."""
+    algorithm = make_algorithm(config, config.env.make())
+    keys = [jax.random.key(0)] * num_seeds
+    init = seeds.for_seeds(algorithm.init, num_seeds)
+    return jax.jit(init).lower(keys[0] if num_seeds == 1 else _join(keys))
+
+
+def initial(
+    config: Config,
+    numbers: Sequence[int],
+    pools: Sequence[Task],
+    init: Program | None = None,
+) -> State:
     """Returns the state at the start of a run, for each of the seeds `numbers`.
 
     Args:
       config: of the run.
       numbers: the seeds.
       pools: the training tasks `[M]` of each.
+      init: of `lower_init`, if it is compiled already.
     """
     keys = [Keys.of(number).agent for number in numbers]
-    algorithm = make_algorithm(config, config.env.make())
-    init = seeds.for_seeds(algorithm.init, len(numbers))
-    learner = jax.jit(init)(keys[0] if len(keys) == 1 else _join(keys))
+    joined = keys[0] if len(keys) == 1 else _join(keys)
+    if init is not None:
+        learner, _ = init(joined)
+    else:
+        learner = lower_init(config, len(numbers)).compile()(joined)
     return State(learner=learner, worker=initial_worker(config, numbers, pools))
 
 

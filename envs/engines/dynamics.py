@@ -1,7 +1,11 @@
-"""A physics step of MJX in few operations: its stages with a solver of our own.
+"""A physics step of MJX in few operations, as an accelerator likes it.
 
-See `newton` for why. Each stage is one of MJX's public functions.
+A step is as slow as it has kernels, as long as there are not thousands of environments.
+MJX's public functions compute contacts, actuators and the places of free bodies; how
+constraint rows, the solver and the trees of planar robots differ, `constraints`,
+`newton` and `tree` say.
 """
+
 # mujoco comes without type stubs:
 # pyright: reportAttributeAccessIssue=false
 
@@ -14,72 +18,86 @@ import jax.numpy as jnp
 import mujoco
 from jax import Array
 
-from cemrl_jax.envs.engines import newton
+from cemrl_jax.envs.engines import constraints, newton, tree
 
 with contextlib.redirect_stdout(io.StringIO()):  # prints that Warp is missing
     from mujoco import mjx
 
 
-def handles(model: Any) -> bool:
+def handles(model: mujoco.MjModel) -> bool:
     """Returns whether this module can step a model; `mjx.step` takes the others.
 
-    It has pyramids of friction, no elliptic cones and no dry friction of joints, as all
-    robots of gymnasium; matrices are dense; actuators have no state.
+    All robots of gymnasium are such: trees of free, slide and hinge joints, contacts
+    with pyramids of friction, motors without state at single joints.
     """
     return (
         model.opt.solver == mujoco.mjtSolver.mjSOL_NEWTON
-        and model.opt.cone == mujoco.mjtCone.mjCONE_PYRAMIDAL
         and model.opt.integrator in _INTEGRATORS
         and model.opt.disableflags == 0
-        and not model._impl.dof_hasfrictionloss.any()
-        and not model._impl.tendon_hasfrictionloss.any()
-        and not mjx.is_sparse(model)
         and model.na == 0
+        and bool((model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT).all())
+        and constraints.handles(model)
+        and not any(
+            field.any()
+            for field in (
+                model.tendon_stiffness,
+                model.tendon_damping,
+                model.tendon_armature,
+            )
+        )
     )
 
 
-def step(model: Any, data: Any) -> Any:
+def step(model: tree.Model, mjx_model: Any, data: Any) -> Any:
     """Takes a step, as `mjx.step` does."""
-    return _INTEGRATORS[model.opt.integrator](model, data)
+    return _INTEGRATORS[model.host.opt.integrator](model, mjx_model, data)
 
 
-def forward(model: Any, data: Any) -> Any:
+def forward(model: tree.Model, mjx_model: Any, data: Any) -> Any:
     """Computes forces and accelerations of a state, as `mjx.forward` does."""
-    for stage in (
-        mjx.kinematics,
-        mjx.com_pos,
-        mjx.tendon,
-        mjx.crb,
-        mjx.tendon_armature,
-        mjx.collision,
-        mjx.make_constraint,
-        mjx.transmission,
-        mjx.fwd_velocity,
-        mjx.fwd_actuation,
-    ):
-        with jax.named_scope(stage.__name__):
-            data = stage(model, data)
+    with jax.named_scope("tree"):
+        if tree.handles(model.host):
+            data = data.tree_replace(tree.fields(model, data.qpos, data.qvel))
+        else:
+            for stage in _TREE:
+                data = stage(mjx_model, data)
+    with jax.named_scope("constraints"):
+        data = mjx.collision(mjx_model, data)
+        rows = constraints.rows(model, data)
+    with jax.named_scope("actuation"):
+        for stage in (mjx.transmission, mjx.passive):
+            data = stage(mjx_model, data)
+        moment = data._impl.actuator_moment
+        data = data.tree_replace({"_impl.actuator_velocity": moment @ data.qvel})
+        data = mjx.fwd_actuation(mjx_model, data)
+    return _solved(mjx_model.opt, data, rows)
+
+
+_TREE = (mjx.kinematics, mjx.com_pos, mjx.crb, mjx.com_vel, mjx.rne)
+"""MJX's stages that compute what `tree.fields` does."""
+
+
+def _solved(options: Any, data: Any, rows: constraints.Rows) -> Any:
+    """Computes accelerations and constraint forces."""
     smooth = data.qfrc_passive - data.qfrc_bias + data.qfrc_actuator
-    # What is left of the forward dynamics is the solver.
     inertia = data._impl.M
     free = newton.solve_symmetric(inertia, smooth)
-    data = data.replace(qfrc_smooth=smooth, qacc_smooth=free)
-    jacobian = data._impl.efc_J.T
-    problem = newton.Problem(
-        inertia=inertia,
-        jacobian=jacobian,
-        stiffness=data._impl.efc_D,
-        residual=newton.combine(jacobian, free) - data._impl.efc_aref,
-        num_equalities=data._impl.ne,
+    jacobian, warm = rows.jacobian, data.qacc_warmstart
+    # One product of all three: each would compute the Jacobian again.
+    rates = jnp.stack([data.qvel, free, warm]) @ jacobian
+    reference = -rows.damping * rates[0] - rows.pull
+    starts = (
+        newton.Point(jnp.zeros_like(free), jnp.zeros_like(free), rates[1] - reference),
+        newton.Point(
+            warm - free, newton.combine(inertia, warm - free), rates[2] - reference
+        ),
     )
-    x, forces = newton.solve(
-        problem,
-        data.qacc_warmstart - free,
-        model.opt.iterations,
-        model.opt.ls_iterations,
-    )
+    problem = newton.Problem(inertia, jacobian, rows.stiffness)
+    x, forces = newton.solve(problem, starts, options.iterations, options.ls_iterations)
     return data.tree_replace(
         {
+            "qfrc_smooth": smooth,
+            "qacc_smooth": free,
             "qacc": free + x,
             "qfrc_constraint": jacobian @ forces,
             "_impl.efc_force": forces,
@@ -87,35 +105,36 @@ def forward(model: Any, data: Any) -> Any:
     )
 
 
-def _euler(model: Any, data: Any) -> Any:
+def _euler(model: tree.Model, mjx_model: Any, data: Any) -> Any:
     """Takes a step: velocities first, with implicit damping, then positions."""
-    data = forward(model, data)
-    damped = data._impl.M + jnp.diag(model.opt.timestep * model.dof_damping)
+    data = forward(model, mjx_model, data)
+    dt = mjx_model.opt.timestep
+    damped = data._impl.M + jnp.diag(dt * mjx_model.dof_damping)
     force = data.qfrc_smooth + data.qfrc_constraint
-    acceleration = newton.solve_symmetric(damped, force)
-    velocity = data.qvel + model.opt.timestep * acceleration
+    velocity = data.qvel + dt * newton.solve_symmetric(damped, force)
     return data.replace(
-        qpos=_moved(model, data.qpos, model.opt.timestep * velocity),
+        qpos=_moved(mjx_model, data.qpos, dt * velocity),
         qvel=velocity,
         qacc_warmstart=data.qacc,
     )
 
 
-def _rungekutta4(model: Any, data: Any) -> Any:
+def _rungekutta4(model: tree.Model, mjx_model: Any, data: Any) -> Any:
     """Takes a step by the classical Runge-Kutta method.
 
     All solvers start from the same accelerations; derived fields are the last stage's.
     """
     position, velocity = data.qpos, data.qvel
-    dt = model.opt.timestep
+    dt = mjx_model.opt.timestep
 
     def stage(number: Array, carry: tuple[Any, Array, Array]) -> Any:
         data, mean_velocity, mean_acceleration = carry
         ahead, weight = jnp.array(_AHEAD)[number], jnp.array(_WEIGHTS)[number]
         data = forward(
             model,
+            mjx_model,
             data.replace(
-                qpos=_moved(model, position, dt * ahead * data.qvel),
+                qpos=_moved(mjx_model, position, dt * ahead * data.qvel),
                 qvel=velocity + dt * ahead * data.qacc,
             ),
         )
@@ -127,7 +146,7 @@ def _rungekutta4(model: Any, data: Any) -> Any:
     carry = data.replace(qacc=zeros), zeros, zeros
     data, mean_velocity, mean_acceleration = jax.lax.fori_loop(0, 4, stage, carry)
     return data.replace(
-        qpos=_moved(model, position, dt * mean_velocity),
+        qpos=_moved(mjx_model, position, dt * mean_velocity),
         qvel=velocity + dt * mean_acceleration,
         qacc_warmstart=data.qacc,
     )

@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 from jax import Array
 
-from cemrl_jax.envs.engines import dynamics
+from cemrl_jax.envs.engines import dynamics, tree
 from cemrl_jax.envs.engines.base import ModelFile, PhysicsState, Simulator
 
 with contextlib.redirect_stdout(io.StringIO()):  # prints that Warp is missing
@@ -54,7 +54,10 @@ class MjxSimulator(Simulator):
         with jax.default_matmul_precision("highest"):
             if self.source.current_readings:  # places are all that is read
                 return self._state(state, mjx.kinematics(model, data))
-            return self._state(state, _forward(model, data))
+            if dynamics.handles(self.model):
+                own = tree.Model(self.model, overrides)
+                return self._state(state, dynamics.forward(own, model, data))
+            return self._state(state, mjx.forward(model, data))
 
     def step(
         self, state: PhysicsState, action: Array, overrides: dict[str, Array]
@@ -62,7 +65,13 @@ class MjxSimulator(Simulator):
         """See `Simulator.step`."""
         model = self._model(overrides)
         data = self._data(state).replace(ctrl=self.control(action))
-        step = lambda _, data: _step(model, data)  # noqa: E731
+        own = tree.Model(self.model, overrides)
+
+        def step(_: int, data: mjx.Data) -> mjx.Data:
+            if dynamics.handles(self.model):
+                return dynamics.step(own, model, data)
+            return _step(model, data)
+
         # Some accelerators round the factors of a product unless told not to.
         with jax.default_matmul_precision("highest"):
             data = jax.lax.fori_loop(0, self.substeps, step, data)
@@ -99,22 +108,14 @@ def load(source: ModelFile) -> MjxSimulator:
     return MjxSimulator(model, source)
 
 
-def _forward(model: Any, data: Any) -> Any:
-    """Computes forces and accelerations of a state."""
-    forward = dynamics.forward if dynamics.handles(model) else mjx.forward
-    return forward(model, data)
-
-
 def _step(model: Any, data: Any) -> Any:
-    """Takes a physics step.
+    """Takes a physics step, `mjx.step`, one matrix factorisation at a time.
 
-    Where it is `mjx.step`, it factorises one matrix at a time. Euler's implicit damping
-    factorises a matrix that depends on positions alone, so a CPU does it beside the
-    solver. In jaxlib 0.10.2 two large batches of factorisations at once wait for each
-    other's threads for ever. Zero times the solver's result puts them in order.
+    Euler's implicit damping factorises a matrix that depends on positions alone, so a
+    CPU does it beside the solver. In jaxlib 0.10.2 two large batches of factorisations
+    at once wait for each other's threads for ever. Zero times the solver's result puts
+    them in order.
     """
-    if dynamics.handles(model):
-        return dynamics.step(model, data)
     if model.opt.integrator != mujoco.mjtIntegrator.mjINT_EULER:
         return mjx.step(model, data)
     data = mjx.forward(model, data)

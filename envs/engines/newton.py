@@ -8,9 +8,9 @@ are, and small matrices are factorised entry by entry, which XLA fuses.
 The problem (MuJoCo's documentation, "Computation"): with x the distance of the joint
 accelerations from those without constraints, minimise
 
-    1/2 x' M x + 1/2 sum of D r^2 over the active rows of r = J (a_smooth + x) - a_ref
+    1/2 x' M x + 1/2 sum of D r^2 over the rows where r < 0,
 
-where rows of equalities are always active and the others where r < 0.
+with r = J (a_smooth + x) - a_ref.
 """
 
 import functools
@@ -19,7 +19,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jax import Array
 
@@ -35,31 +34,21 @@ class Problem(struct.PyTreeNode):
       inertia: `[V, V]` M.
       jacobian: `[V, R]` J, transposed.
       stiffness: `[R]` D, positive.
-      residual: `[R]` J a_smooth - a_ref.
-      num_equalities: so many rows, the first, are active whatever their sign.
     """
 
     inertia: Array
     jacobian: Array
     stiffness: Array
-    residual: Array
-    num_equalities: int = struct.field(pytree_node=False)
 
     def weights(self, residual: Array) -> Array:
         """Returns D where a row is active and zero elsewhere `[..., R]`."""
-        equality = np.arange(residual.shape[-1]) < self.num_equalities
-        return jnp.where((residual < 0) | equality, self.stiffness, 0)
+        return jnp.where(residual < 0, self.stiffness, 0)
 
     def cost(self, point: "Point") -> Array:
         """Returns the function to be minimised `[]`."""
         weights = self.weights(point.residual)
         contacts = (weights * point.residual * point.residual).sum()
         return 0.5 * (dot(point.x, point.momentum) + contacts)
-
-    def point(self, x: Array) -> "Point":
-        """Returns the candidate at `x` `[V]`."""
-        change = combine(self.jacobian, x)
-        return Point(x, combine(self.inertia, x), self.residual + change)
 
     def direction(self, x: Array) -> "Point":
         """Returns how a candidate changes when `x` changes by this `[V]`."""
@@ -85,17 +74,15 @@ class Point(struct.PyTreeNode):
 
 
 class Slope(struct.PyTreeNode):
-    """The cost along a line, less that of its start; scalars or one axis of them.
+    """The cost along a line, at one place.
 
     Attributes:
-      step: how far from the start.
-      cost: cost there minus cost at the start.
-      first: its derivative.
-      second: its second derivative, positive.
+      step: `[]` how far from the start.
+      first: `[]` the derivative.
+      second: `[]` the second derivative, positive.
     """
 
     step: Array
-    cost: Array
     first: Array
     second: Array
 
@@ -105,22 +92,21 @@ class Slope(struct.PyTreeNode):
 
 
 def solve(
-    problem: Problem, warmstart: Array, iterations: int, ls_iterations: int
+    problem: Problem, starts: tuple[Point, Point], iterations: int, ls_iterations: int
 ) -> tuple[Array, Array]:
     """Minimises the problem.
 
     Args:
       problem: the problem.
-      warmstart: `[V]` the last solution, taken as the start where it is better than
-        zero.
+      starts: two candidates; the better one is the start.
       iterations: Newton steps.
       ls_iterations: refinements of each step's length.
 
     Returns:
       x `[V]` and the constraint forces `[R]`.
     """
-    point, warm = problem.point(jnp.zeros_like(warmstart)), problem.point(warmstart)
-    point = _choose(problem.cost(warm) < problem.cost(point), warm, point)
+    one, other = starts
+    point = _choose(problem.cost(other) < problem.cost(one), other, one)
     point = jax.lax.fori_loop(
         0, iterations, lambda _, point: _iterate(problem, point, ls_iterations), point
     )
@@ -130,56 +116,52 @@ def solve(
 
 def _iterate(problem: Problem, point: Point, ls_iterations: int) -> Point:
     """Takes one Newton step."""
-    weights = problem.weights(point.residual)
     # One product for the Hessian and the gradient: the residual is one more column.
     columns = jnp.concatenate([problem.jacobian, point.residual[None]])
-    product = jnp.einsum("ir,jr->ij", columns * weights, columns)
+    weighted = columns * problem.weights(point.residual)
+    product = jnp.einsum("ir,jr->ij", weighted, columns)
     size = len(problem.jacobian)
-    hessian = problem.inertia + product[:size, :size]
     gradient = point.momentum + product[:size, size]
+    hessian = problem.inertia + product[:size, :size]
     direction = problem.direction(-solve_symmetric(hessian, gradient))
-    step = _line_search(problem, point, direction, ls_iterations)
+    descent = dot(gradient, direction.x)
+    start = Slope(step=jnp.zeros_like(descent), first=descent, second=-descent)
+    step = _line_search(problem, point, direction, start, ls_iterations)
     return point.moved(direction, step)
 
 
 def _line_search(
-    problem: Problem, point: Point, direction: Point, iterations: int
+    problem: Problem, point: Point, direction: Point, start: Slope, iterations: int
 ) -> Array:
-    """Returns how far `[]` to go, zero if nowhere is better.
+    """Returns how far `[]` to go.
 
     The derivative along the line is piecewise linear and grows, from a negative value.
     `low` is the furthest point known where it is negative, `high` the nearest where it
     is not, or `low` again as long as none is known. Newton's steps from both and one
-    more guess are tried at once.
+    more guess are tried at once. Costs are not compared: they differ by less than
+    float32 shows long before the derivatives do.
     """
     slope = functools.partial(_slope, problem, point, direction)
-    start, first = slope(jnp.float32(0)), slope(jnp.float32(1))
-    low, high = _narrowed(start, start, first)
+    low, high = _narrowed(start, start, slope(start.newton()))
     for _ in range(iterations):
         from_low = low.newton()
         middle = 0.5 * (low.step + high.step)
         guess = jnp.where(high.first < 0, 2 * from_low - low.step, middle)
-        for step in (from_low, high.newton(), guess):
-            low, high = _narrowed(low, high, slope(step))
-    best = _choose(low.cost < high.cost, low, high)
-    return jnp.where(best.cost < start.cost, best.step, 0)
+        for tried in [slope(step) for step in (from_low, high.newton(), guess)]:
+            low, high = _narrowed(low, high, tried)
+    return jnp.where(-low.first < jnp.abs(high.first), low.step, high.step)
 
 
 def _slope(problem: Problem, point: Point, direction: Point, step: Array) -> Slope:
-    """Evaluates the point a step `[]` along a line."""
+    """Evaluates the place a step `[]` along a line."""
     residual = point.residual + step * direction.residual
-    weights = problem.weights(residual)
-    force = weights * residual
+    force = problem.weights(residual) * direction.residual
     linear = dot(direction.x, point.momentum)
     square = dot(direction.x, direction.momentum)
-    contacts = 0.5 * (force * residual).sum()
-    first = (force * direction.residual).sum()
-    second = (weights * direction.residual * direction.residual).sum()
     return Slope(
         step=step,
-        cost=contacts + step * (linear + 0.5 * step * square),
-        first=first + linear + step * square,
-        second=second + square,
+        first=(force * residual).sum() + linear + step * square,
+        second=(force * direction.residual).sum() + square,
     )
 
 

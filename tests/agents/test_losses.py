@@ -147,6 +147,9 @@ def test_elbo_loss_is_the_paper_s_sum_over_steps_and_classes():
     np.testing.assert_allclose(metrics["elbo/loss"], -expected, rtol=1e-4)
     np.testing.assert_allclose(loss, -expected * SETTINGS.batch_size, rtol=1e-4)
     np.testing.assert_allclose(z, losses.infer_task(posterior), rtol=1e-5)
+    product = 1 / (1 / np.asarray(posterior.std, np.float64)).sum(1)[..., 0]
+    scale = (np.asarray(posterior.probs).mean(1) * product).sum(-1).mean()
+    np.testing.assert_allclose(metrics["elbo/posterior_std"], scale, rtol=1e-5)
 
 
 def test_elbo_loss_with_the_component_constraint_looks_at_the_true_class_only():

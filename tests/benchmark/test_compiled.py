@@ -62,6 +62,13 @@ def test_a_step_takes_as_long_as_what_it_needs_most_of():
     assert compiled.predict(done, target())["seconds"] == pytest.approx(1, rel=1e-3)
 
 
+def test_a_step_that_waits_for_launches_has_room_for_more():
+    few = Counts({"kernels/copy": 10, "bytes": 3_350_000})
+    assert compiled.room(compiled.predict(few, target())) == pytest.approx(30)
+    much = Counts({"kernels/copy": 10, "bytes": 3_350_000_000})
+    assert compiled.room(compiled.predict(much, target())) is None
+
+
 def test_collectives_cost_nothing_alone_and_more_the_more_devices_there_are():
     done = Counts({"collectives": 3, "collective_bytes": 1_000_000})
     of_tpus = [
@@ -204,6 +211,7 @@ def test_compiled_programs_do_not_get_worse(name, tmp_path):
         for row in report.read_rows(COMMITTED)
         if (row["preset"], row["target"]) == ("quickstart", name)
     }
+    assert committed
     versions = {row["versions"]["jax"] for row in committed.values()}
     if versions != {importlib.metadata.version("jax")}:
         pytest.skip(f"the committed programs are of jax {versions}")

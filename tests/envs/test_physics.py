@@ -141,10 +141,10 @@ def test_physics_multiplies_at_the_highest_precision(name):
     start = jax.jit(robot.reset).lower(key)
     action = jnp.zeros(robot.action_size)
     step = jax.jit(robot.step).lower(jax.eval_shape(robot.reset, key), action, {})
-    for program in (start.as_text(), step.as_text()):
-        products = re.findall(r"stablehlo\.dot_general.*", program)
-        assert products
-        assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+    pattern = r"stablehlo\.dot_general.*"
+    assert re.findall(pattern, step.as_text())
+    for line in re.findall(pattern, start.as_text() + step.as_text()):
+        assert "precision = [HIGHEST, HIGHEST]" in line
 
 
 @pytest.mark.parametrize("name", ["half_cheetah", "ant"])

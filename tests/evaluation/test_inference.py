@@ -47,3 +47,5 @@ def test_what_is_not_defined_is_left_out():
     still = a_trace(changed=np.zeros((2, LENGTH), bool))
     assert set(metrics(still, WINDOW, num_classes=2)) == {"inference/class_accuracy"}
     assert metrics(still, WINDOW, num_classes=1) == {}
+    without = still.replace(inferred=np.full((2, LENGTH), -1))
+    assert metrics(without, WINDOW, num_classes=2) == {}

@@ -57,11 +57,11 @@ def compiled_once():
     compiled: dict[str, Any] = {}
     compile_all = loop.compile_programs
 
-    def compile_or_share(config: Any, numbers: Any, *rest: Any) -> Any:
+    def compile_or_share(config: Any, numbers: Any, *rest: Any, **more: Any) -> Any:
         kind = (config.train.schedule, parallel.num_devices(), config.replay_length)
         key = f"{kind} {numbers}"
         if key not in compiled:
-            compiled[key] = compile_all(config, numbers, *rest)
+            compiled[key] = compile_all(config, numbers, *rest, **more)
         return compiled[key]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -35,7 +35,14 @@ from cemrl_jax.data.rollout import where_env
 from cemrl_jax.data.types import Metrics, Params, Trainable, Transition
 from cemrl_jax.data.vectors import Vector, pack, tree_of, unpack
 from cemrl_jax.envs import NonStationaryEnv, Task
-from cemrl_jax.runtime.parallel import average, gradient_step, where
+from cemrl_jax.runtime.parallel import (
+    average,
+    gradient,
+    gradient_step,
+    shares_work,
+    take_step,
+    where,
+)
 
 
 class PolicyNoise(struct.PyTreeNode):
@@ -347,29 +354,20 @@ class Agent:
         """
         actor = learner.actor
         _, log_prob = self.sample_action(actor.params, now.obs, z, noise.action)
-        temperature, temperature_metrics = gradient_step(
+        temperature_gradient, temperature_metrics = gradient(
             sac.temperature_loss,
-            self.temperature_optimizer,
             learner.temperature,
             functools.partial(_apply, self.temperature),
             z,
             log_prob,
             self.target_entropy,
         )
-        # One number acts at once; a network acts from the next step on.
-        current = learner.temperature if self.temperature.conditioned else temperature
-        alpha = jnp.exp(_apply(self.temperature, current.params, z))
-        target = self._critic_target(learner, now, z, noise.next_action, alpha)
-        critic, critic_metrics = gradient_step(
-            sac.critic_loss,
-            self.policy_optimizer,
-            learner.critic,
-            functools.partial(_apply, self.critic),
-            now.obs,
-            z,
-            now.action,
-            target,
+        critic_loss = self._critic_loss(learner, now, z, noise.next_action)
+        temperature, alpha, critic_gradient = self._temperature_step(
+            learner, z, temperature_gradient, critic_loss
         )
+        critic = take_step(self.policy_optimizer, learner.critic, critic_gradient)
+        critic_metrics = critic_loss(tree_of(learner.critic.params), alpha)[1]
         actor, actor_metrics = gradient_step(
             sac.actor_loss,
             self.policy_optimizer,
@@ -395,27 +393,65 @@ class Agent:
         )
         return learner, temperature_metrics | critic_metrics | actor_metrics
 
-    def _critic_target(
-        self,
-        learner: LearnerState,
-        now: Transition,
-        z: Array,
-        noise: Array,
-        alpha: Array,
-    ) -> Array:
-        """Returns what the critic of `now` should be, `[B]`, before its step."""
+    def _critic_loss(
+        self, learner: LearnerState, now: Transition, z: Array, noise: Array
+    ) -> Callable[[Params, Array], tuple[Array, Metrics]]:
+        """Returns the critic's loss for parameters and a temperature."""
         next_action, next_log_prob = self.sample_action(
             learner.actor.params, now.next_obs, z, noise
         )
         next_value = _apply(
             self.critic, learner.target_critic, now.next_obs, z, next_action
         )
-        return sac.critic_target(
-            next_value,
-            next_log_prob,
+
+        def loss(params: Params, alpha: Array) -> tuple[Array, Metrics]:
+            target = sac.critic_target(
+                next_value,
+                next_log_prob,
+                alpha,
+                self.reward_scale * now.reward,
+                self.discount * (1 - now.terminated),
+            )
+            apply = functools.partial(_apply, self.critic)
+            return sac.critic_loss(params, apply, now.obs, z, now.action, target)
+
+        return loss
+
+    def _temperature_step(
+        self,
+        learner: LearnerState,
+        z: Array,
+        temperature_gradient: Params,
+        critic_loss: Callable[[Params, Array], tuple[Array, Metrics]],
+    ) -> tuple[Trainable, Array, Params]:
+        """Returns the new temperature, the one in force, and the critic's gradient.
+
+        Where devices share the work their averages are taken at once, though the
+        critic's gradient depends on the new temperature.
+        """
+        averaged, parts = average(temperature_gradient), None
+        if shares_work() and not self.temperature.conditioned:
+            averaged, parts = average(
+                (
+                    temperature_gradient,
+                    sac.critic_gradient_by_temperature(
+                        lambda *args: gradient(critic_loss, *args)[0], learner.critic
+                    ),
+                )
+            )
+        temperature = take_step(
+            self.temperature_optimizer, learner.temperature, averaged
+        )
+        # One number acts at once; a network acts from the next step on.
+        current = learner.temperature if self.temperature.conditioned else temperature
+        alpha = jnp.exp(_apply(self.temperature, current.params, z))
+        if parts is None:
+            local, _ = gradient(critic_loss, learner.critic, alpha)
+            return temperature, alpha, average(local)
+        return (
+            temperature,
             alpha,
-            self.reward_scale * now.reward,
-            self.discount * (1 - now.terminated),
+            jax.tree.map(lambda fixed, slope: fixed + alpha * slope, *parts),
         )
 
     def noise(self, key: Array, batch_size: int) -> Noise:
@@ -591,7 +627,7 @@ class BoundPolicy:
             z=told,
             z_std=jnp.zeros_like(told),
             probs=jnp.full((*shape, num_classes), 1 / num_classes),
-            inferred=jnp.zeros(shape, jnp.int32),
+            inferred=jnp.full(shape, -1),
         )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from jax import Array
 
 from cemrl_jax.agents.base import Phase
 from cemrl_jax.agents.cemrl import losses
-from cemrl_jax.agents.cemrl.agent import Agent, Noise
+from cemrl_jax.agents.cemrl.agent import Agent, Noise, PolicyNoise
 from cemrl_jax.agents.cemrl.bounds import Bound, with_physics
 from cemrl_jax.agents.cemrl.types import TRAINED, Batch, LearnerState
 from cemrl_jax.config import Config
@@ -56,26 +57,34 @@ class _Means(struct.PyTreeNode):
     counts: Array
 
 
+DRAWN_BYTES = 32 * 2**20
+"""What is drawn at once for the updates to come may take so much memory."""
+
+
 def mean_over_updates(
-    update: Callable[[Any, Any], tuple[Any, Metrics]], state: Any, inputs: Any
+    update: Callable[[Any, Any], tuple[Any, Metrics]],
+    state: Any,
+    inputs: Any,
+    draw: Callable[[Any], Any] = lambda chosen: chosen,
 ) -> tuple[Any, Metrics]:
     """Takes an update after the other.
 
     Args:
-      update: `(state, input) -> (state, metrics)`.
+      update: `(state, drawn) -> (state, metrics)`.
       state: before the first one.
       inputs: `[N, ...]`.
+      draw: returns what an update needs of its input: called for many at once.
 
     Returns:
       The state after the last one, and the metrics, each averaged over the updates in
       which it was finite. The others are of skipped steps, which are counted.
     """
-    first = jax.tree.map(lambda leaf: leaf[0], inputs)
+    first = jax.eval_shape(draw, jax.tree.map(lambda leaf: leaf[0], inputs))
     names = list(jax.eval_shape(lambda *args: update(*args)[1], state, first))
 
-    def step(carry: Compact, chosen: Any) -> tuple[Compact, None]:
+    def step(carry: Compact, drawn: Compact) -> tuple[Compact, None]:
         state, means = carry.tree
-        state, metrics = update(state, chosen)
+        state, metrics = update(state, drawn.tree)
         values = jnp.stack([metrics[name] for name in names])
         finite = jnp.isfinite(values)
         means = _Means(
@@ -84,11 +93,30 @@ def mean_over_updates(
         )
         return Compact.of((state, means)), None
 
+    def some(carry: Compact, inputs: Any) -> tuple[Compact, None]:
+        # As vectors: arrays with short axes may take a multiple of their size.
+        drawn = jax.vmap(lambda chosen: Compact.of(draw(chosen), math.inf))(inputs)
+        return jax.lax.scan(step, carry, drawn)[0], None
+
     zeros = jnp.zeros(len(names))
     carry = Compact.of((state, _Means(zeros, zeros)))
-    state, means = jax.lax.scan(step, carry, inputs)[0].tree
+    num_updates = jax.tree.leaves(inputs)[0].shape[0]
+    size = _at_once(num_updates, first)
+    if size < num_updates:
+        split = lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:])  # noqa: E731
+        carry, _ = jax.lax.scan(some, carry, jax.tree.map(split, inputs))
+    else:
+        carry, _ = some(carry, inputs)
+    state, means = carry.tree
     values = parallel.average(means.sums / means.counts)
     return state, dict(zip(names, values, strict=True))
+
+
+def _at_once(num_updates: int, drawn: Any) -> int:
+    """Returns for how many updates to draw at once, a divisor of their number."""
+    each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(drawn))
+    most = max(1, min(num_updates, DRAWN_BYTES // each))
+    return next(n for n in range(most, 0, -1) if num_updates % n == 0)
 
 
 def skipped_steps(learner: LearnerState) -> Metrics:
@@ -266,11 +294,11 @@ def make_fused(
 
         key, key_updates = jax.random.split(worker.key)
         keys = jax.random.split(key_updates, num_updates)
-        draws = jax.vmap(draw, (None, 0))(worker.replay, keys)
+        draw_here = functools.partial(draw, worker.replay)
         statistics = learner.normalizer
         learner = agent.pack(learner).replace(normalizer=None)
         with jax.default_matmul_precision(agent.precision):
-            learner, metrics = mean_over_updates(update, learner, draws)
+            learner, metrics = mean_over_updates(update, learner, keys, draw_here)
         learner = agent.unpack(learner).replace(normalizer=statistics)
         metrics = metrics | skipped_steps(learner)
         metrics["elbo/state_weight"] = learner.loss_weights[0]
@@ -389,11 +417,19 @@ class WorldModelPhase:
             stop=jnp.bool_(False),
             metrics=self._no_metrics(learner, worker.replay),
         )
+        rest = self.max_steps % self.interval
         state = jax.lax.while_loop(
-            lambda state: (state.step < self.max_steps) & ~state.stop,
-            lambda state: self._interval(state, worker.replay),
+            lambda state: (state.step < self.max_steps - rest) & ~state.stop,
+            lambda state: self._interval(state, worker.replay, self.interval),
             state,
         )
+        if rest:
+            state = jax.lax.cond(
+                state.stop,
+                lambda state: state,
+                lambda state: self._interval(state, worker.replay, rest),
+                state,
+            )
         world_model = state.learner.world_model.replace(params=state.best_params)
         learner = state.learner.replace(world_model=world_model)
         errors = self._errors(learner, worker.replay, key_last, "validation")
@@ -408,25 +444,23 @@ class WorldModelPhase:
         return learner, worker.replace(key=key), metrics
 
     def _interval(
-        self, state: WorldModelTraining, memory: ReplayState
+        self, state: WorldModelTraining, memory: ReplayState, num_steps: int
     ) -> WorldModelTraining:
-        """Takes the steps up to a validation, the first of which follows one step.
+        """Takes a step, validates, and unless that says stop takes the other steps.
 
-        A validation is not a branch of each step: where seeds train together, all
-        would compute it in each step to throw it away.
+        The number of steps is fixed, so a device need not be asked after each. A
+        validation is not a branch of each step: where seeds train together, all would
+        compute it in each step to throw it away.
         """
         key, key_validation = jax.random.split(state.key)
-        steps = jnp.where(state.step == 0, 1, self.interval)
-        end = jnp.minimum(state.step + steps, self.max_steps)
-        state = jax.lax.while_loop(
-            lambda state: state.step < end,
-            lambda state: self._step(state, memory),
-            state.replace(key=key),
-        )
+        state = self._step(state.replace(key=key), memory)
+        state = self._validate(state, memory, key_validation)
         return jax.lax.cond(
-            (state.step - 1) % self.interval == 0,  # else the steps have run out
-            lambda state: self._validate(state, memory, key_validation),
+            state.stop,
             lambda state: state,
+            lambda state: jax.lax.fori_loop(
+                0, num_steps - 1, lambda _, state: self._step(state, memory), state
+            ),
             state,
         )
 
@@ -497,17 +531,28 @@ def train_policy(
     Returns:
       What a phase returns.
     """
+    memory = worker.replay
 
-    def update(learner: LearnerState, key: Array) -> tuple[LearnerState, Metrics]:
+    def draw(key: Array) -> tuple[Place, PolicyNoise]:
         key_draw, key_noise = jax.random.split(key)
-        place = replay.draw(worker.replay, key_draw, batch_size, "all", 1)
-        now = jax.tree.map(lambda leaf: leaf[place], worker.replay.data)
-        noise = agent.policy_noise(key_noise, batch_size)
+        place = replay.draw(memory, key_draw, batch_size, "all", 1)
+        return place, agent.policy_noise(key_noise, batch_size)
+
+    def update(
+        learner: LearnerState, drawn: tuple[Place, PolicyNoise]
+    ) -> tuple[LearnerState, Metrics]:
+        place, noise = drawn
+        now = jax.tree.map(lambda leaf: leaf[place], memory.data)
         return agent.policy_step(learner, now, context(place, now), noise)
 
     key, key_updates = jax.random.split(worker.key)
     keys = jax.random.split(key_updates, num_updates)
-    learner, metrics = mean_over_updates(update, learner, keys)
+    packed = agent.pack(learner)
+    constant = {"world_model": packed.world_model, "normalizer": packed.normalizer}
+    trained, metrics = mean_over_updates(
+        update, packed.replace(**dict.fromkeys(constant)), keys, draw
+    )
+    learner = agent.unpack(trained.replace(**constant))
     metrics = metrics | skipped_steps(learner)
     return learner, worker.replace(key=key), metrics
 
@@ -569,6 +614,7 @@ class PolicyPhase:
         self, learner: LearnerState, worker: WorkerState
     ) -> tuple[LearnerState, WorkerState, Metrics]:
         """Runs the phase."""
+        encoder = learner.world_model.params["encoder"]
         embedded = self.embed(learner, worker.replay)
         nothing = self._embed_features(learner, jnp.zeros(self.agent.num_features))
         return train_policy(
@@ -577,7 +623,7 @@ class PolicyPhase:
             worker,
             self.batch_size,
             self.num_updates,
-            lambda place, now: self._infer(learner, embedded, nothing, place, now.step),
+            lambda place, now: self._infer(encoder, embedded, nothing, place, now.step),
         )
 
     def embed(self, learner: LearnerState, memory: ReplayState) -> Any:
@@ -614,7 +660,7 @@ class PolicyPhase:
 
     def _infer(
         self,
-        learner: LearnerState,
+        encoder: Params,
         embedded: Any,
         nothing: Any,
         place: Place,
@@ -630,8 +676,7 @@ class PolicyPhase:
             before,
             nothing,
         )
-        params = learner.world_model.params["encoder"]
-        posterior = self.agent.encoder.apply(params, window, method="infer")
+        posterior = self.agent.encoder.apply(encoder, window, method="infer")
         return losses.infer_task(posterior)
 
 

@@ -132,12 +132,12 @@ def manipulation(
 
     The target is not observed: the encoder has to find it in the rewards. Window and
     length of an episode are about those of the original's configurations of
-    Meta-World; pools are as large as Meta-World's. As in `fast`, an epoch has 30,000
-    steps and 1,000 updates.
+    Meta-World; each task has 50 places to learn from, as there. As in `fast`, an epoch
+    has about 30,000 steps and 1,000 updates.
 
     Args:
       name: of the experiment.
-      names: the tasks, of one physical model.
+      names: the tasks.
       schedule: when they change.
       num_steps: length of an episode.
       num_epochs: epochs of the run.
@@ -151,9 +151,12 @@ def manipulation(
             Manipulation(names),
             schedule,
             num_train_tasks=50 * len(names),
-            num_test_tasks=50 if len(names) == 1 else 20 * len(names),
+            num_test_tasks=50 // len(names) * len(names),
         ),
-        rollout=RolloutConfig(num_envs=30_000 // num_steps, num_steps=num_steps),
+        rollout=RolloutConfig(
+            num_envs=30_000 // num_steps // len(names) * len(names),
+            num_steps=num_steps,
+        ),
         replay=ReplayConfig(capacity=2_000_000),
         encoder=EncoderConfig(
             window_steps=20, num_classes=len(names), latent_size=4, width_factor=1.5

@@ -7,6 +7,7 @@ from cemrl_jax.agents.cemrl.bounds import CONTEXTS
 from cemrl_jax.agents.cemrl.encoders import ENCODERS, MERGES
 from cemrl_jax.config.fields import field_paths, get_field, nearest, type_problems
 from cemrl_jax.envs import engines
+from cemrl_jax.envs.groups import Groups
 from cemrl_jax.evaluation.cases import metric_names
 
 
@@ -21,7 +22,7 @@ def problems(config: Any, num_devices: int) -> list[str]:
             *_device_problems(config, num_devices),
             *_replay_problems(config),
             *_segment_problems(config, num_devices),
-            *_env_problems(config),
+            *_env_problems(config, num_devices),
         ]
     )
 
@@ -184,7 +185,7 @@ _IDLE: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
 """When fields have no effect, why, and which."""
 
 
-def _env_problems(config: Any) -> list[str]:
+def _env_problems(config: Any, num_devices: int) -> list[str]:
     problems = [
         f"env.{part}.{problem}"
         for part in ("robot", "task", "schedule")
@@ -213,7 +214,31 @@ def _env_problems(config: Any) -> list[str]:
             f"encoder.num_classes={classes} must be at least {bases}, the number of"
             " base tasks, with elbo.component_constraint"
         )
+    if isinstance(env, Groups):
+        problems += _group_problems(config, env.num_bases, num_devices)
     return problems + _width_problems(config, obs_size, env.action_size)
+
+
+def _group_problems(config: Any, num_bases: int, num_devices: int) -> list[str]:
+    """Returns what keeps tasks of several models from their places."""
+    factors = {
+        "env.num_train_tasks": 1,
+        "env.num_test_tasks": num_devices,
+        "rollout.num_envs": num_devices,
+    }
+    return [
+        f"{field}={value} must be a multiple of {num_bases * factor}, the"
+        f" {num_bases} tasks of several models on each device"
+        for field, factor in factors.items()
+        if (value := get_field(config, field)) % (num_bases * factor)
+    ] + [
+        f"{field}={value} must be {wanted} with tasks of several models"
+        for field, wanted in (
+            ("evaluation.num_episodes", 1),
+            ("env.task.test_names", ()),
+        )
+        if (value := get_field(config, field)) != wanted
+    ]
 
 
 def _width_problems(config: Any, obs_size: int, action_size: int) -> list[str]:

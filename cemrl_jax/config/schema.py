@@ -7,6 +7,7 @@ from cemrl_jax.config.fields import ConfigError
 from cemrl_jax.envs import NonStationaryEnv, engines
 from cemrl_jax.envs.base import Robot, Schedule, TaskDistribution, World
 from cemrl_jax.envs.engines.simulated import Simulated
+from cemrl_jax.envs.groups import make_groups
 from cemrl_jax.envs.robots import HalfCheetah
 from cemrl_jax.envs.schedules import Stationary
 from cemrl_jax.envs.tasks import Velocity
@@ -46,7 +47,7 @@ class EnvConfig:
         robot = self.robot
         if isinstance(robot, Simulated):
             robot = robot.on_engine(self.engine)
-        return NonStationaryEnv(robot, self.task, self.schedule)
+        return make_groups(robot, self.task, self.schedule)
 
 
 @dataclasses.dataclass

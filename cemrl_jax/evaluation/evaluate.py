@@ -10,10 +10,12 @@ from flax import struct
 from jax import Array
 
 from cemrl_jax.agents.base import Policy
-from cemrl_jax.data.rollout import Episodes, returns, rollout
+from cemrl_jax.data import groups
+from cemrl_jax.data.rollout import Episodes, returns
 from cemrl_jax.data.success import tally
 from cemrl_jax.data.types import Transition
 from cemrl_jax.envs import NonStationaryEnv, Task
+from cemrl_jax.envs.groups import Groups
 from cemrl_jax.envs.schedules import Stationary
 from cemrl_jax.evaluation.cases import CASES, Case
 from cemrl_jax.evaluation.inference import Trace, trace
@@ -118,6 +120,7 @@ def make_plan(
     schedule: Any,
     num_episodes: int,
     cases: Sequence[Case],
+    in_turn: bool = False,
 ) -> tuple[Plan, Rows]:
     """Returns the episodes of an evaluation.
 
@@ -126,10 +129,12 @@ def make_plan(
       schedule: of the environment.
       num_episodes: episodes per task and case.
       cases: what to evaluate.
+      in_turn: run all tasks once, then once more, not each task as often in a row.
     """
     size = pools["test"].kind.shape[0] * num_episodes
     rows = Rows(tuple(cases), size, isinstance(schedule, Stationary))
-    tasks = [_repeat(pools[case.pool], num_episodes) for case in rows.run]
+    repeat = _tile if in_turn else _repeat
+    tasks = [repeat(pools[case.pool], num_episodes) for case in rows.run]
     pool = [
         jax.tree.map(lambda x: jnp.stack([x] * size), pools[case.pool])
         for case in rows.run
@@ -155,9 +160,9 @@ def run_plan(
     key: Array,
 ) -> Episodes:
     """Returns the episodes of a plan, `[N, L]`; the key is consumed."""
-    policy = make_policy(learner, plan.deterministic)
-    return rollout(
-        env, policy, plan.tasks, plan.pool, key, num_steps, plan.frozen, believe=True
+    act = lambda rows: make_policy(learner, plan.deterministic[rows])  # noqa: E731
+    return groups.run(
+        env, act, plan.tasks, plan.pool, key, num_steps, plan.frozen, believe=True
     )
 
 
@@ -189,7 +194,8 @@ def make_evaluate(
     """
 
     def evaluate(learner: Any, pools: dict[str, Task], key: Array) -> Evaluation:
-        plan, rows = make_plan(pools, env.schedule, num_episodes, cases)
+        in_turn = isinstance(env, Groups)
+        plan, rows = make_plan(pools, env.schedule, num_episodes, cases, in_turn)
         episodes = run_plan(env, make_policy, num_steps, learner, plan, key)
         scores = score(env, episodes)
         return Evaluation(
@@ -229,3 +235,7 @@ def evaluation_pools(pools: Mapping[str, Task]) -> dict[str, Task]:
 
 def _repeat(tasks: Task, times: int) -> Task:
     return jax.tree.map(lambda leaf: jnp.repeat(leaf, times, 0), tasks)
+
+
+def _tile(tasks: Task, times: int) -> Task:
+    return jax.tree.map(lambda leaf: jnp.concatenate([leaf] * times), tasks)

@@ -16,6 +16,7 @@ from cemrl_jax.data.rollout import transition
 from cemrl_jax.data.types import Transition
 from cemrl_jax.envs import EnvState, NonStationaryEnv, Schedule, Task
 from cemrl_jax.envs.base import NO_EVENT
+from cemrl_jax.envs.groups import Groups
 
 
 class Recording(struct.PyTreeNode):
@@ -90,7 +91,10 @@ Record = Callable[[LearnerState, Task, Task, Plan, Array], Recording]
 
 
 def make_record(
-    env: NonStationaryEnv, agent: Agent, num_steps: int, deterministic: bool = True
+    env: NonStationaryEnv,
+    agent: Agent,
+    num_steps: int,
+    deterministic: bool = True,
 ) -> Record:
     """Returns the recorder of episodes, ready for jit.
 
@@ -99,7 +103,12 @@ def make_record(
       agent: applies the learner.
       num_steps: L.
       deterministic: act on the policy's mean.
+
+    Raises:
+      ValueError: tasks need several models, which no recording can hold.
     """
+    if isinstance(env, Groups):
+        raise ValueError("episodes of several physical models cannot be recorded yet")
     env = dataclasses.replace(env, schedule=_Planned(env.schedule, num_steps))
 
     def record(

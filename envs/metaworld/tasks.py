@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from cemrl_jax.envs.base import Task
+from cemrl_jax.envs.metaworld.models import STRUCTURES
 from cemrl_jax.envs.metaworld.vectors import FIRST_KIND, NAMES, VECTORS
 from cemrl_jax.envs.tasks.pools import draw_from
 
@@ -43,6 +44,17 @@ class Manipulation:
     def num_train_bases(self) -> int:
         """All but those for tests."""
         return len(self.names)
+
+    @property
+    def parts(self) -> list[tuple[tuple[int, ...], "Manipulation"]]:
+        """The base tasks of each physical model, and their distribution."""
+        found = []
+        for structure in STRUCTURES:
+            own = [n for n, name in enumerate(self.names) if name in structure.names]
+            if own:
+                names = tuple(self.names[number] for number in own)
+                found.append((tuple(own), Manipulation(names)))
+        return found
 
     def bind(self, robot: Any) -> "Manipulation":
         """Returns this distribution, which is for robots that know these tasks.

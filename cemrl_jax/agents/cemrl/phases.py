@@ -17,13 +17,8 @@ from cemrl_jax.agents.cemrl.agent import Agent, Noise, PolicyNoise
 from cemrl_jax.agents.cemrl.bounds import Bound, with_physics
 from cemrl_jax.agents.cemrl.types import TRAINED, Batch, LearnerState
 from cemrl_jax.config import Config
-from cemrl_jax.data import normalizer, replay, success
-from cemrl_jax.data.rollout import (
-    deal_tasks,
-    rollout,
-    sound_returns,
-    without_broken,
-)
+from cemrl_jax.data import groups, normalizer, replay, success
+from cemrl_jax.data.rollout import sound_returns, without_broken
 from cemrl_jax.data.types import (
     Metrics,
     Params,
@@ -141,10 +136,10 @@ def make_collect(
         learner: LearnerState, worker: WorkerState
     ) -> tuple[LearnerState, WorkerState, Metrics]:
         key, key_tasks, key_rollout = jax.random.split(worker.key, 3)
-        episodes = rollout(
+        episodes = groups.run(
             env,
-            agent.policy(learner, deterministic=False),
-            deal_tasks(key_tasks, worker.tasks, num_envs),
+            lambda rows: agent.policy(learner, deterministic=False),
+            groups.deal(env, key_tasks, worker.tasks, num_envs),
             worker.tasks,
             key_rollout,
             num_steps,

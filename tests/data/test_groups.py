@@ -1,0 +1,71 @@
+"""Tasks of several models in one rollout: each row is stepped by its own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import tiny_agent
+
+from cemrl_jax.data import groups
+from cemrl_jax.data.rollout import rollout
+from cemrl_jax.envs import NonStationaryEnv
+from cemrl_jax.envs.groups import Groups
+from cemrl_jax.envs.robots import Point
+from cemrl_jax.envs.schedules import Timed
+from cemrl_jax.envs.tasks import Velocity
+
+SPEEDS = (1.0, 2.0)
+BASES = ((0, 2), (1,))
+NUM_ENVS, NUM_STEPS = 9, 6
+
+
+@pytest.fixture(scope="module")
+def env():
+    schedule, tasks = Timed(0, 0.5), Velocity(1.0, 3.0)
+    parts = [NonStationaryEnv(Point(max_speed=x), tasks, schedule) for x in SPEEDS]
+    return Groups(parts[0].robot, tasks, schedule, tuple(parts), BASES)
+
+
+def pool_of(env):
+    pool = env.distribution.sample(jax.random.key(0), 6)
+    return pool.replace(base=jnp.arange(6) % env.num_bases)
+
+
+def test_each_environment_is_dealt_the_base_task_of_its_place(env):
+    dealt = groups.deal(env, jax.random.key(1), pool_of(env), NUM_ENVS)
+    np.testing.assert_array_equal(dealt.base, np.arange(NUM_ENVS) % 3)
+    assert len(np.unique(dealt.number)) == 6  # all of the pool, some twice
+
+
+def test_each_row_runs_in_the_model_of_its_base_task(env):
+    agent, learner = tiny_agent()
+    pool, key = pool_of(env), jax.random.key(2)
+    tasks = groups.deal(env, jax.random.key(1), pool, NUM_ENVS)
+    act = lambda rows: agent.policy(learner, deterministic=True)  # noqa: E731
+    joint = groups.run(env, act, tasks, pool, key, NUM_STEPS)
+    keys = jax.random.split(key, 2)
+    for part, own_key, rows, own in zip(env.parts, keys, env.rows(9), env.rows(6)):
+        alone = rollout(
+            part,
+            act(rows),
+            jax.tree.map(lambda x, at=rows: x[at], tasks),
+            jax.tree.map(lambda x, at=own: x[at], pool),
+            own_key,
+            NUM_STEPS,
+        )
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            alone,
+            jax.tree.map(lambda x, at=rows: x[at], joint),
+        )
+
+
+def test_a_task_changes_to_one_of_its_own_model_only(env):
+    agent, learner = tiny_agent()
+    pool = pool_of(env)
+    tasks = groups.deal(env, jax.random.key(1), pool, NUM_ENVS)
+    act = lambda rows: agent.policy(learner, deterministic=True)  # noqa: E731
+    seen = groups.run(env, act, tasks, pool, jax.random.key(3), 30).transitions.task
+    for bases, rows in zip(BASES, env.rows(NUM_ENVS)):
+        assert set(np.unique(seen.base[rows])) == set(bases)
+    assert (np.ptp(seen.number, 1) > 0).any()

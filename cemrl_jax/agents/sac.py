@@ -194,7 +194,7 @@ def critic_loss(
 ) -> tuple[Array, Metrics]:
     """Mean squared distance of both Q-functions to the target `[B]`, added up."""
     value = apply(params, obs, z, action)
-    errors = jnp.square(value - target)
+    errors = jnp.square(value - jax.lax.stop_gradient(target))
     metrics = {
         "sac/critic_loss": errors.mean(0),
         "sac/value": value.mean(0),
@@ -219,8 +219,8 @@ def critic_gradient_by_temperature(
     Returns:
       `a` and `b`.
     """
-    start, direction = jnp.zeros(()), jnp.ones(())
-    return jax.jvp(lambda alpha: gradient(critic, alpha), (start,), (direction,))
+    fixed, whole = (gradient(critic, jnp.float32(alpha)) for alpha in (0, 1))
+    return fixed, jax.tree.map(jnp.subtract, whole, fixed)
 
 
 def actor_loss(

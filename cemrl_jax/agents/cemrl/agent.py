@@ -363,11 +363,10 @@ class Agent:
             self.target_entropy,
         )
         critic_loss = self._critic_loss(learner, now, z, noise.next_action)
-        temperature, alpha, critic_gradient = self._temperature_step(
+        temperature, alpha, (critic_gradient, critic_metrics) = self._temperature_step(
             learner, z, temperature_gradient, critic_loss
         )
         critic = take_step(self.policy_optimizer, learner.critic, critic_gradient)
-        critic_metrics = critic_loss(tree_of(learner.critic.params), alpha)[1]
         actor, actor_metrics = gradient_step(
             sac.actor_loss,
             self.policy_optimizer,
@@ -423,10 +422,11 @@ class Agent:
         z: Array,
         temperature_gradient: Params,
         critic_loss: Callable[[Params, Array], tuple[Array, Metrics]],
-    ) -> tuple[Trainable, Array, Params]:
-        """Returns the new temperature, the one in force, and the critic's gradient.
+    ) -> tuple[Trainable, Array, tuple[Params, Metrics]]:
+        """Takes the temperature's step.
 
-        Where devices share the work their averages are taken at once, though the
+        Returns the new temperature, the one in force, and the critic's gradient with
+        its metrics. Where devices share the work their averages are taken at once, though the
         critic's gradient depends on the new temperature.
         """
         averaged, parts = average(temperature_gradient), None
@@ -446,13 +446,11 @@ class Agent:
         current = learner.temperature if self.temperature.conditioned else temperature
         alpha = jnp.exp(_apply(self.temperature, current.params, z))
         if parts is None:
-            local, _ = gradient(critic_loss, learner.critic, alpha)
-            return temperature, alpha, average(local)
-        return (
-            temperature,
-            alpha,
-            jax.tree.map(lambda fixed, slope: fixed + alpha * slope, *parts),
-        )
+            local, metrics = gradient(critic_loss, learner.critic, alpha)
+            return temperature, alpha, (average(local), metrics)
+        joined = jax.tree.map(lambda fixed, slope: fixed + alpha * slope, *parts)
+        metrics = critic_loss(tree_of(learner.critic.params), alpha)[1]
+        return temperature, alpha, (joined, metrics)
 
     def noise(self, key: Array, batch_size: int) -> Noise:
         """Draws what an `update` needs; the key is consumed."""

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import importlib.util
-import json
 import pathlib
 import subprocess
 import sys
@@ -221,7 +220,7 @@ def test_compiled_programs_do_not_get_worse(name, tmp_path):
     command = [sys.executable, str(script), f"--config={preset}"]
     command += [f"--compile-for={name}", f"--output={output}"]
     subprocess.run(command, cwd=ROOT, check=True)
-    rows = {row["phase"]: row for row in map(json.loads, output.open())}
+    rows = {row["phase"]: row for row in report.read_rows(output)}
     assert set(rows) == set(committed)
     for phase, row in rows.items():
         for field in RATCHET:

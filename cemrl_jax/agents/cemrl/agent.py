@@ -425,9 +425,12 @@ class Agent:
     ) -> tuple[Trainable, Array, tuple[Params, Metrics]]:
         """Takes the temperature's step.
 
-        Returns the new temperature, the one in force, and the critic's gradient with
-        its metrics. Where devices share the work their averages are taken at once, though the
-        critic's gradient depends on the new temperature.
+        Where devices share the work, the averages of its gradient and the critic's are
+        taken at once, though the critic's gradient depends on the new temperature.
+
+        Returns:
+          The new temperature, the one in force, and the critic's gradient with its
+          metrics.
         """
         averaged, parts = average(temperature_gradient), None
         if shares_work() and not self.temperature.conditioned:

@@ -31,8 +31,9 @@ def learning_config(kind: str, schedule: str, seed: int) -> Config:
     config.env.num_test_tasks = 32
     config.encoder.kind = kind
     config.sac.batch_size = 128
-    config.train.num_epochs = 25
+    config.train.num_epochs = 30
     config.train.num_updates = 200
+    config.train.final_learning_rate = 0.1  # else single evaluations are far off
     config.evaluation.interval = 5
     config.checkpoint.interval = 100
     return config

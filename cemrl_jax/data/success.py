@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from cemrl_jax.data.rollout import Episodes, task_changes
@@ -53,3 +54,8 @@ def rates(counts: Array, names: Sequence[str]) -> dict[str, Array]:
         each = counts[1] / counts[0]
         result |= {f"success_{name}": each[n] for n, name in enumerate(names)}
     return result
+
+
+def is_absent(metric: str, value: float) -> bool:
+    """Tells whether a metric is a success rate of tasks that were not in force."""
+    return metric.startswith("collect/success") and bool(np.isnan(value))

@@ -12,7 +12,7 @@ import numpy as np
 
 from cemrl_jax.agents.algorithms import make_algorithm
 from cemrl_jax.config import Config
-from cemrl_jax.data import replay
+from cemrl_jax.data import replay, success
 from cemrl_jax.data.types import Transition
 from cemrl_jax.reporting.progress import Progress, Row
 from cemrl_jax.runtime import parallel
@@ -168,7 +168,8 @@ class Group:
         )
         for metric, values in metrics.items():
             for row, value in zip(rows, np.atleast_1d(np.asarray(values))):
-                row[metric] = float(value)
+                if not success.is_absent(metric, value):
+                    row[metric] = float(value)
         rollout, updates = self.config.rollout, self.config.num_updates
         speed = {f"seconds/{name}": seconds}
         if name == "collect":

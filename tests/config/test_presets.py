@@ -8,6 +8,7 @@ from helpers import PRESETS, preset, read_rows, run_training, use_devices
 
 from cemrl_jax.agents.cemrl.agent import make_agent
 from cemrl_jax.agents.cemrl.phases import make_phases
+from cemrl_jax.envs.groups import Groups
 from cemrl_jax.evaluation.evaluate import Scores
 from cemrl_jax.evaluation.inference import Trace
 from cemrl_jax.runtime import parallel
@@ -26,11 +27,13 @@ def shrunk(name):
     """
     config = preset(name)
     config.tensorboard = False
-    config.env.num_train_tasks = min(config.env.num_train_tasks, 4)
-    config.env.num_test_tasks = 1
-    config.rollout.num_envs, config.rollout.num_steps = 2, 5
+    env = config.env.make()
+    each = env.num_bases if isinstance(env, Groups) else 1  # a task of each model
+    config.env.num_train_tasks = max(min(config.env.num_train_tasks, 4), each)
+    config.env.num_test_tasks = each
+    config.rollout.num_envs, config.rollout.num_steps = max(2, each), 5
     config.rollout.num_initial = min(config.rollout.num_initial, 1)
-    config.replay.capacity = 20
+    config.replay.capacity = 2 * config.collect_steps
     config.encoder.width_factor = 1.0
     config.elbo.decoder_width_factor = 1.0
     config.elbo.windows_per_segment = min(config.elbo.windows_per_segment, 2)
@@ -85,7 +88,8 @@ def test_an_epoch_of_a_preset_is_finite(name, monkeypatch, tmp_path):
     first, last = read_rows(tmp_path / "run")
     collects = 1 + config.rollout.num_initial
     assert (first["epoch"], last["epoch"]) == ("0", "1")
-    assert (last["updates"], last["env_steps"]) == ("2", str(10 * collects))
+    steps = config.collect_steps * collects
+    assert (last["updates"], last["env_steps"]) == ("2", str(steps))
     assert {"collect/return", "elbo/loss", "sac/value"} <= last.keys()
     for row in (first, last):
         assert all(np.isfinite(float(value)) for value in row.values() if value)
@@ -103,7 +107,7 @@ def test_phases_are_lowered_for_accelerators_that_are_not_here(
     run = run_lib.start_run(config, tmp_path)
     agent = make_agent(config, env.obs_size, env.action_size)
     for phase, step in make_phases(config, env, agent, 1).items():
-        mapped = jax.vmap(step, (None, 0), (None, 0, None), axis_name=parallel.DEVICES)
+        mapped = jax.vmap(step, (None, 0), axis_name=parallel.DEVICES)
         traced = jax.jit(mapped).trace(run.learner, run.worker)
         for platform in ("cuda", "tpu"):
             text = traced.lower(lowering_platforms=(platform,)).as_text()

@@ -16,6 +16,7 @@ from helpers import (
 from cemrl_jax.data.rollout import Episodes
 from cemrl_jax.data.success import rates, tally
 from cemrl_jax.envs.robots import Point
+from cemrl_jax.envs.schedules import Stationary
 from cemrl_jax.envs.tasks import Direction
 
 LENGTH = 6
@@ -89,12 +90,17 @@ class Racer(Point):
         return after.velocity * task.spec, after.x > self.goal
 
 
-def test_a_run_tells_success_rates_of_collects_and_evaluations(tmp_path, monkeypatch):
+@pytest.fixture
+def race(monkeypatch):
     use_devices(monkeypatch, 1)
     monkeypatch.setattr(Direction, "base_names", ("there", "back"), raising=False)
     config = tiny_config(env__robot=Racer(), env__task=Direction())
     config.train.num_epochs = 1
-    run_training(config, tmp_path / "run")
+    return config
+
+
+def test_a_run_tells_success_rates_of_collects_and_evaluations(race, tmp_path):
+    run_training(race, tmp_path / "run")
     first, last = read_rows(tmp_path / "run")
     names = ("success", "success_there", "success_back")
     for name in names:
@@ -102,3 +108,13 @@ def test_a_run_tells_success_rates_of_collects_and_evaluations(tmp_path, monkeyp
         assert 0 <= float(first[f"test/fixed_deterministic_{name}"]) <= 1
         assert 0 <= float(last[f"train/changing_deterministic_{name}"]) <= 1
     assert sum(float(last[f"collect/{name}"]) for name in names) > 0
+
+
+def test_a_run_goes_on_where_no_episode_had_some_base_task(race, tmp_path):
+    race.rollout.num_envs = race.rollout.num_initial = 1
+    race.env.schedule = Stationary()
+    run_training(race, tmp_path / "run")
+    for row in read_rows(tmp_path / "run"):
+        told = [row.get(f"collect/success_{name}") for name in ("there", "back")]
+        assert sum(map(bool, told)) == 1
+        assert 0 <= float(row["collect/success"]) <= 1

@@ -120,6 +120,41 @@ def draw(episode: Episode, model: Any, num_frames: int, path: pathlib.Path) -> N
     Raises:
       ConfigError: matplotlib is missing.
     """
+    figure = _pyplot().figure(figsize=(2 * num_frames, 4.6), layout="constrained")
+    grid = figure.add_gridspec(2, num_frames, height_ratios=(1, 0.9))
+    frames = np.linspace(0, len(episode.x) - 1, num_frames).round().astype(int)
+    for column, step in enumerate(frames):
+        axis = figure.add_subplot(grid[0, column])
+        _picture(axis, episode.qpos[step], model, float(episode.x[step]))
+        number, seconds = episode.part(step), (step + 1) * episode.control_dt
+        title = f"{seconds:.1f} s: {episode.captions[number]}"
+        axis.set_title(title, fontsize=9, color=style.series(number))
+    _curves(figure.add_subplot(grid[1, :]), episode, frames)
+    figure.savefig(path, dpi=100)
+    _pyplot().close(figure)
+
+
+def draw_pose(qpos: np.ndarray, model: Any, title: str, path: pathlib.Path) -> None:
+    """Writes a picture of a robot in one pose as a PNG.
+
+    Args:
+      qpos: `[nq]`, its first number is the robot's place along the x-axis.
+      model: the robot's MuJoCo model, None without physics engine.
+      title: above it.
+      path: the file.
+
+    Raises:
+      ConfigError: matplotlib is missing.
+    """
+    figure = _pyplot().figure(figsize=(5, 4.6), layout="constrained")
+    axis = figure.add_subplot()
+    _picture(axis, qpos, model, float(qpos[0]))
+    axis.set_title(title, fontsize=9)
+    figure.savefig(path, dpi=100)
+    _pyplot().close(figure)
+
+
+def _pyplot() -> Any:
     try:
         import matplotlib as mpl
     except ImportError as error:
@@ -129,20 +164,11 @@ def draw(episode: Episode, model: Any, num_frames: int, path: pathlib.Path) -> N
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
-    figure = plt.figure(figsize=(2 * num_frames, 4.6), layout="constrained")
-    grid = figure.add_gridspec(2, num_frames, height_ratios=(1, 0.9))
-    frames = np.linspace(0, len(episode.x) - 1, num_frames).round().astype(int)
-    for column, step in enumerate(frames):
-        axis = figure.add_subplot(grid[0, column])
-        _picture(axis, episode, model, step)
-    _curves(figure.add_subplot(grid[1, :]), episode, frames)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+    return plt
 
 
-def _picture(axis: Any, episode: Episode, model: Any, step: int) -> None:
-    """Draws the robot at a step on its ground, which has a mark at each metre."""
-    x = episode.x[step]
+def _picture(axis: Any, qpos: np.ndarray, model: Any, x: float) -> None:
+    """Draws a robot at x on its ground, which has a mark at each metre."""
     low, high = x - HALF_WIDTH, x + HALF_WIDTH
     axis.set(xlim=(low, high), ylim=(-GROUND, 2 * HALF_WIDTH - 0.4), aspect="equal")
     axis.axhspan(-GROUND, 0, color="0.85")
@@ -150,11 +176,8 @@ def _picture(axis: Any, episode: Episode, model: Any, step: int) -> None:
         axis.plot([metre] * 2, [-0.06, 0], color="0.3", linewidth=1)
         if abs(metre - x) < HALF_WIDTH - 0.2:  # else cut off at the side
             axis.text(metre, -0.08, f"{metre} m", ha="center", va="top", fontsize=7)
-    for limb in limbs(model, episode.qpos[step]):
+    for limb in limbs(model, qpos):
         _capsule(axis, limb)
-    number, seconds = episode.part(step), (step + 1) * episode.control_dt
-    title = f"{seconds:.1f} s: {episode.captions[number]}"
-    axis.set_title(title, fontsize=9, color=style.series(number))
     axis.set(xticks=[], yticks=[])
 
 

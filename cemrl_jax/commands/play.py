@@ -20,6 +20,7 @@ from cemrl_jax.config import ConfigError
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.envs.base import SELECT
 from cemrl_jax.evaluation.record import Plan, Recording, make_record
+from cemrl_jax.training import storage
 from cemrl_jax.training.run import stored_pools
 
 EXAMPLES = """\
@@ -51,6 +52,9 @@ def main() -> None:
     schedule = read_schedule(args.schedule)
     restored = restore(directory, args.checkpoint)
     env, key = restored.env, jax.random.key(args.seed)
+    breakdown = directory / storage.FAILED / storage.BREAKDOWN_FILE
+    if args.checkpoint == storage.FAILED and breakdown.exists():
+        print(draw_breakdown(env, breakdown))
     if args.window:
         from cemrl_jax.analysis import window
 
@@ -183,6 +187,18 @@ def play(
     start = jax.tree.map(lambda leaf: leaf[first], pool)
     record = jax.jit(make_record(env, agent, num_steps))
     return jax.device_get(record(learner, start, pool, plan, key))
+
+
+def draw_breakdown(env: NonStationaryEnv, path: pathlib.Path) -> str:
+    """Draws what a step that broke an environment began with, beside its file."""
+    with np.load(path) as file:
+        values = dict(file)
+    pose = values["qpos"] if "qpos" in values else np.atleast_1d(values["x"])
+    picture = path.with_suffix(".png")
+    action = np.array2string(values["action"], precision=3)
+    model = getattr(getattr(env.robot, "simulator", None), "model", None)
+    strip.draw_pose(pose, model, "before the step that broke it", picture)
+    return f"the newest broken step: from {path}, drawn in {picture}, action {action}"
 
 
 def strip_episode(show: video.Show) -> strip.Episode:

@@ -73,5 +73,6 @@ def run(
                 believe=believe,
             )
         )
+    found = [episodes.replace(breakdown=None) for episodes in found]
     order = np.argsort(np.concatenate(env.rows(num_envs)))
     return jax.tree.map(lambda *x: jnp.concatenate(x)[order], *found)

@@ -1,5 +1,6 @@
 """Episodes: environments side by side, stepped inside one compiled program."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -11,6 +12,9 @@ from cemrl_jax.agents.base import Belief, Policy
 from cemrl_jax.data.types import Transition
 from cemrl_jax.envs import EnvState, NonStationaryEnv, Task
 
+BREAKDOWN = "breakdown/"
+"""Before the names of what a step began with that broke an environment."""
+
 
 class Episodes(struct.PyTreeNode):
     """What a rollout returns.
@@ -21,19 +25,24 @@ class Episodes(struct.PyTreeNode):
       broken: `[E, L]` bool, where one did.
       success: `[E, L]` bool, steps that solved their task; None if the world has none.
       belief: `[E, L]` what each step acted on; None unless it was asked for.
+      breakdown: `[E, ...]` what the last step that broke each environment began with,
+        zeros where none did: fields of the physics' state by name, "action" and "spec"
+        of the task; None of environments in groups, whose states differ in size.
     """
 
     transitions: Transition
     broken: Array
     success: Array | None = None
     belief: Belief | None = None
+    breakdown: dict[str, Array] | None = None
 
 
 class _Carry(struct.PyTreeNode):
-    """State of a rollout: environments `[E]`, the policy's memory `[E]`."""
+    """State of a rollout: environments, the policy's memory, breakdowns, all `[E]`."""
 
     env: EnvState
     memory: Any
+    breakdown: dict[str, Array]
 
 
 def rollout(
@@ -90,14 +99,31 @@ def rollout(
         carry = _Carry(
             env=where_env(fallen, jax.vmap(env.restart)(after, start), after),
             memory=policy.restart(memory, fresh, fallen),
+            breakdown=where_env(
+                after.broken, _beginning(before, action), carry.breakdown
+            ),
         )
         return carry, Episodes(data, after.broken, after.success, belief)
 
-    carry = _Carry(env=first, memory=fresh)
+    nothing = jnp.zeros((num_envs, env.action_size))
+    none = jax.tree.map(jnp.zeros_like, _beginning(first, nothing))
+    carry = _Carry(env=first, memory=fresh, breakdown=none)
     inputs = (jax.random.split(key_steps, num_steps), jnp.arange(num_steps))
     with jax.default_matmul_precision("highest"):
-        _, episodes = jax.lax.scan(step, carry, inputs)
-    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), episodes)
+        carry, episodes = jax.lax.scan(step, carry, inputs)
+    episodes = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), episodes)
+    return episodes.replace(breakdown=carry.breakdown)
+
+
+def _beginning(before: EnvState, action: Array) -> dict[str, Array]:
+    """Returns what a step `[E]` begins with; readings follow from the rest."""
+    state = {
+        field.name: getattr(before.physics, field.name)
+        for field in dataclasses.fields(before.physics)
+        if field.name != "readings"
+    }
+    known = {name: value for name, value in state.items() if value is not None}
+    return known | {"action": action, "spec": before.task.spec}
 
 
 def transition(before: EnvState, action: Array, after: EnvState) -> Transition:

@@ -80,6 +80,18 @@ def total(tree: Any) -> Any:
     return jax.lax.psum(tree, DEVICES)
 
 
+def one_of(tree: Any, there: Array) -> Any:
+    """Returns one row of a tree `[E, ...]`, inside a mapped function.
+
+    The first of those that `there` `[E]` marks, of the first device that has any; of
+    zeros if none has.
+    """
+    number, count = jax.lax.axis_index(DEVICES), jax.device_count()
+    first = jax.lax.pmin(jnp.where(there.any(), number, count), DEVICES)
+    row, mine = jnp.argmax(there), number == first
+    return total(jax.tree.map(lambda x: jnp.where(mine, x[row], 0), tree))
+
+
 def gradient_step(
     loss: Callable[..., tuple[Array, Aux]],
     optimizer: optax.GradientTransformation,

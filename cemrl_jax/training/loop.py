@@ -13,6 +13,7 @@ import numpy as np
 from cemrl_jax.agents.algorithms import make_algorithm
 from cemrl_jax.config import Config
 from cemrl_jax.data import replay, success
+from cemrl_jax.data.rollout import BREAKDOWN
 from cemrl_jax.data.types import Transition
 from cemrl_jax.reporting.progress import Progress, Row
 from cemrl_jax.runtime import parallel
@@ -22,7 +23,13 @@ from cemrl_jax.training.programs import Programs, compile_programs
 from cemrl_jax.training.run import Run
 from cemrl_jax.training.signals import StopRequest
 from cemrl_jax.training.state import State
-from cemrl_jax.training.storage import CHECKPOINTS, FAILED, Ring, Storage
+from cemrl_jax.training.storage import (
+    BREAKDOWN_FILE,
+    CHECKPOINTS,
+    FAILED,
+    Ring,
+    Storage,
+)
 
 MAX_BROKEN = 0.1
 """Share of a collect's steps that may break an environment before a run gives up."""
@@ -37,12 +44,14 @@ class Member:
       progress: takes its rows.
       storage: what it saves.
       failed: the epoch at which its numbers were no longer finite, None if they are.
+      breakdown: what the newest step that broke an environment began with, by name.
     """
 
     run: Run
     progress: Progress
     storage: Storage
     failed: int | None = None
+    breakdown: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def train(
@@ -166,6 +175,7 @@ class Group:
         (self._learner, self._worker, metrics), seconds = self._programs.phases[name](
             self._learner, self._worker
         )
+        self._keep_breakdowns(metrics)
         for metric, values in metrics.items():
             for row, value in zip(rows, np.atleast_1d(np.asarray(values))):
                 if not success.is_absent(metric, value):
@@ -183,6 +193,19 @@ class Group:
             row |= speed
             member.run.phase += 1
             member.run.clock += 1
+
+    def _keep_breakdowns(self, metrics: dict[str, Any]) -> None:
+        """Takes what broken steps began with out of a phase's metrics."""
+        names = [name for name in metrics if name.startswith(BREAKDOWN)]
+        found = {name.removeprefix(BREAKDOWN): metrics.pop(name) for name in names}
+        if not found:
+            return
+        for number, broken in enumerate(np.atleast_1d(metrics["collect/broken"])):
+            if broken:
+                at = () if len(self._members) == 1 else number
+                self._members[number].breakdown = {
+                    name: np.asarray(value)[at] for name, value in found.items()
+                }
 
     def finish_epoch(self) -> None:
         """Counts the epoch, evaluates and saves where it is due, writes the rows.
@@ -283,6 +306,9 @@ class Group:
             with Checkpoints(run.directory / FAILED) as saved:
                 state = run.position() | {"ring": None}
                 saved.save(run.epoch, self._learner_of(number), state, -np.inf)
+            breakdown: Any = self._members[number].breakdown
+            if breakdown:
+                np.savez(run.directory / FAILED / BREAKDOWN_FILE, **breakdown)
             good = self._members[number].storage.newest_epoch
             place = "none" if good is None else run.directory / CHECKPOINTS / str(good)
             text = (

@@ -3,6 +3,7 @@
 checkpoints/<epoch>/   learner and state after an epoch
 interrupted/<clock>/   the same between two phases, where a signal stopped the run
 failed/<epoch>/        weights only, at which the numbers of a run were not finite
+failed/breakdown.npz   what the newest step that broke an environment began with
 replay/                the experience, see `journal`; states say which of it counts
 """
 
@@ -18,7 +19,7 @@ from cemrl_jax.training.checkpoint import CheckpointError, Checkpoints
 from cemrl_jax.training.journal import Journal
 
 CHECKPOINTS, INTERRUPTED, REPLAY = "checkpoints", "interrupted", "replay"
-FAILED = "failed"
+FAILED, BREAKDOWN_FILE = "failed", "breakdown.npz"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import (
@@ -16,7 +17,7 @@ from helpers import (
 from cemrl_jax.analysis import strip, video
 from cemrl_jax.commands import play
 from cemrl_jax.config import ConfigError
-from cemrl_jax.envs.robots import Ant, HalfCheetah
+from cemrl_jax.envs.robots import Ant, HalfCheetah, Point
 from cemrl_jax.envs.robots.locomotion import kind_of
 from cemrl_jax.envs.tasks import Velocity
 
@@ -44,6 +45,25 @@ def test_the_strip_of_a_run_is_a_picture(directory, monkeypatch, capsys):
     picture = plt.imread(directory / "strip.png")
     assert picture.shape[:2] == (460, 600)
     assert len(np.unique(picture.reshape(-1, 4), axis=0)) > 10
+
+
+def test_what_broke_a_run_is_drawn(monkeypatch, tmp_path, capsys):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    use_devices(monkeypatch, 2)
+    reward = Point.reward
+
+    def breaking(self, before, after, action, task):
+        fast = jnp.abs(after.velocity) > 0.3
+        return jnp.where(fast, jnp.nan, reward(self, before, after, action, task))
+
+    monkeypatch.setattr(Point, "reward", breaking)
+    with pytest.raises(FloatingPointError, match="steps broke an environment"):
+        run_training(tiny_config(), tmp_path / "run")
+    arguments = ("--checkpoint=failed", "--compile-cache=off")
+    run_play(tmp_path / "run", monkeypatch, *arguments)
+    file = tmp_path / "run" / "failed" / "breakdown.npz"
+    assert f"the newest broken step: from {file}" in capsys.readouterr().out
+    assert plt.imread(file.with_suffix(".png")).shape[:2] == (460, 500)
 
 
 @pytest.mark.parametrize("text", ["1,4", "one", "-1"])

@@ -7,11 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import on_one_device, random_transitions, tiny_agent
+from helpers import make_agent, on_one_device, random_transitions, tiny_config
 
 from cemrl_jax.agents.cemrl.phases import make_collect
 from cemrl_jax.data import replay
-from cemrl_jax.data.rollout import Episodes, sound_returns, without_broken
+from cemrl_jax.data.rollout import (
+    BREAKDOWN,
+    Episodes,
+    sound_returns,
+    without_broken,
+)
 from cemrl_jax.data.types import WorkerState
 from cemrl_jax.envs import NonStationaryEnv
 from cemrl_jax.envs.robots import HalfCheetah, Point
@@ -46,8 +51,9 @@ class Fragile(Point):
 
 def collected(robot: Any) -> Any:
     """The replay, statistics and metrics after a collect."""
-    agent, learner = tiny_agent()
     env = NonStationaryEnv(robot, Velocity(), Stationary())
+    agent = make_agent(tiny_config(), env.obs_size, env.action_size)
+    learner = jax.jit(agent.init)(jax.random.key(0))
     tasks = Velocity().sample(jax.random.key(0), 4)
     example = example_transition(env, first(tasks))
     worker = WorkerState(
@@ -118,6 +124,38 @@ def test_returns_are_of_the_episodes_that_did_not_break():
     broken[0, 2] = True
     mean = sound_returns(Episodes(transitions=steps, broken=jnp.array(broken)))
     assert float(mean) == pytest.approx(steps.reward[1:].sum(1).mean(), rel=1e-5)
+
+
+def test_a_step_from_what_a_breakdown_began_with_breaks_again():
+    fragile = Fragile(limit=0.7)
+    _, _, metrics = collected(fragile)
+    begun = {
+        name.removeprefix(BREAKDOWN): value
+        for name, value in metrics.items()
+        if name.startswith(BREAKDOWN)
+    }
+    assert begun.keys() == {"x", "velocity", "action", "spec"}
+    physics = fragile.reset(jax.random.key(0)).replace(
+        x=begun["x"], velocity=begun["velocity"]
+    )
+    assert np.isfinite(jax.tree.leaves(physics)).all()
+    assert np.isnan(fragile.step(physics, begun["action"], {}).x)
+
+
+def test_an_engines_breakdown_holds_its_state():
+    class Loud(HalfCheetah):
+        def reward(self, before, after, action, task):
+            value = super().reward(before, after, action, task)
+            return jnp.where(after.qpos[0] > 0, jnp.nan, value)
+
+    _, _, metrics = collected(Loud().on_engine("mujoco"))
+    assert float(metrics["collect/broken"]) > 0
+    shapes = {"qpos": (9,), "qvel": (9,), "warmstart": (9,), "action": (6,)}
+    for name, shape in shapes.items():
+        value = np.asarray(metrics[BREAKDOWN + name])
+        assert value.shape == shape
+        assert np.isfinite(value).all()
+        assert value.any()
 
 
 def test_a_run_without_broken_environments_is_as_it_was():

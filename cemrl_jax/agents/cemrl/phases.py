@@ -18,7 +18,7 @@ from cemrl_jax.agents.cemrl.bounds import Bound, with_physics
 from cemrl_jax.agents.cemrl.types import TRAINED, Batch, LearnerState
 from cemrl_jax.config import Config
 from cemrl_jax.data import groups, normalizer, replay, success
-from cemrl_jax.data.rollout import sound_returns, without_broken
+from cemrl_jax.data.rollout import BREAKDOWN, sound_returns, without_broken
 from cemrl_jax.data.types import (
     Metrics,
     Params,
@@ -163,6 +163,9 @@ def make_collect(
         if counts is not None:
             found = success.rates(parallel.total(counts.sum(0)), names)
             metrics |= {f"collect/{name}": value for name, value in found.items()}
+        if episodes.breakdown is not None:
+            values = parallel.one_of(episodes.breakdown, episodes.broken.any(1))
+            metrics |= {BREAKDOWN + name: value for name, value in values.items()}
         return learner, worker, metrics
 
     return collect

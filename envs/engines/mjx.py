@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 from jax import Array
 
-from cemrl_jax.envs.engines import dynamics, tree
+from cemrl_jax.envs.engines import dynamics, kinematics, tree
 from cemrl_jax.envs.engines.base import ModelFile, PhysicsState, Simulator
 
 with contextlib.redirect_stdout(io.StringIO()):  # prints that Warp is missing
@@ -53,11 +53,11 @@ class MjxSimulator(Simulator):
         model, data = self._model(overrides), self._data(state)
         with jax.default_matmul_precision("highest"):
             if self.source.current_readings:  # places are all that is read
-                return self._state(state, mjx.kinematics(model, data))
+                return self._state(state, _places(model, data))
             if dynamics.handles(self.model):
                 own = tree.Model(self.model, overrides)
                 return self._state(state, dynamics.forward(own, model, data))
-            return self._state(state, mjx.forward(model, data))
+            return self._state(state, _forward(model, data))
 
     def step(
         self, state: PhysicsState, action: Array, overrides: dict[str, Array]
@@ -76,7 +76,7 @@ class MjxSimulator(Simulator):
         with jax.default_matmul_precision("highest"):
             data = jax.lax.fori_loop(0, self.substeps, step, data)
             if self.source.current_readings:
-                data = mjx.kinematics(model, data)
+                data = _places(model, data)
             return self._state(state, data)
 
     def _model(self, overrides: dict[str, Array]) -> mjx.Model:
@@ -118,9 +118,32 @@ def _step(model: Any, data: Any) -> Any:
     """
     if model.opt.integrator != mujoco.mjtIntegrator.mjINT_EULER:
         return mjx.step(model, data)
-    data = mjx.forward(model, data)
+    data = _forward(model, data)
     damping = model.dof_damping + 0 * data.qacc
     return mjx.euler(model.tree_replace({"dof_damping": damping}), data)
+
+
+def _forward(model: Any, data: Any) -> Any:
+    """Computes forces and accelerations, as `mjx.forward` does, sensors left out."""
+    data = _places(model, data)
+    for stage in _AFTER_PLACES:
+        data = stage(model, data)
+    if not data._impl.efc_J.size:
+        return data.replace(qacc=data.qacc_smooth)
+    return mjx.solve(model, data)
+
+
+_AFTER_PLACES = (
+    *(mjx.com_pos, mjx.camlight, mjx.tendon, mjx.crb, mjx.tendon_armature),
+    *(mjx.factor_m, mjx.collision, mjx.make_constraint, mjx.transmission),
+    *(mjx.fwd_velocity, mjx.fwd_actuation, mjx.fwd_acceleration),
+)
+
+
+def _places(model: Any, data: Any) -> Any:
+    if kinematics.handles(model):
+        return kinematics.places(model, data)
+    return mjx.kinematics(model, data)
 
 
 def _field(data: mjx.Data, name: str) -> Array:

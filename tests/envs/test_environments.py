@@ -74,11 +74,11 @@ def test_an_environment_starts_and_steps_with_finite_numbers(name, engine):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ROBOTS_HERE)
-def test_a_thousand_random_steps_stay_finite(name):
+def test_many_random_steps_stay_finite(name):
     case = world(name, "mujoco" if name == "sawyer" else "mjx")
     keys = jax.random.split(jax.random.key(3), NUM_ENVS)
     state = case.reset(keys, case.tasks)
-    for number in range(1000):
+    for number in range(200 if name == "humanoid" else 1000):  # 0.2 s each
         state = case.step(state, case.actions(jax.random.key(number)), case.pool)
         if number % 100 == 99:
             assert jnp.isfinite(state.obs).all(), f"step {number}"

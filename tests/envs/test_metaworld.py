@@ -142,10 +142,16 @@ def test_a_missing_package_is_named(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["mujoco", "mjx"])
 @pytest.mark.parametrize("name", ["reach", "push", "pick-place"])
-def test_the_packages_scripted_policies_solve_our_tasks(name, engine):
-    assert solved(name, engine) >= 47
+def test_the_packages_scripted_policies_solve_our_tasks(name):
+    assert solved(name, "mujoco") >= 47
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["reach", "pick-place"])
+def test_the_packages_scripted_policies_solve_our_tasks_on_mjx(name):
+    """With fewer vectors, since MJX on a CPU takes 50 times as long as C MuJoCo."""
+    assert solved(name, "mjx", num_vectors=8, num_steps=200) >= 7
 
 
 if __name__ == "__main__":

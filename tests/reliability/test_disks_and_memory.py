@@ -15,6 +15,7 @@ from cemrl_jax.training import resume, storage
 from cemrl_jax.training.checkpoint import CheckpointError
 
 HERE = pathlib.Path(__file__).parent
+NUM_CONFIGS = os.environ.get("CEMRL_RANDOM_CONFIGS", "8")
 
 
 @pytest.fixture
@@ -78,13 +79,13 @@ train.console()
 def test_random_configurations_run_or_are_refused_by_name():
     paths = [str(path) for path in (ROOT, ROOT / "tests", HERE)]
     done = subprocess.run(
-        [sys.executable, str(HERE / "random_configs.py"), "20", "7"],
+        [sys.executable, str(HERE / "random_configs.py"), NUM_CONFIGS, "7"],
         env=os.environ | {"XLA_FLAGS": "", "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert "20 tried" in done.stdout, done.stderr
+    assert f"{NUM_CONFIGS} tried" in done.stdout, done.stderr
     assert done.stdout.endswith(", 0 faults\n"), done.stdout
 
 

@@ -20,7 +20,7 @@ from cemrl_jax import config as config_lib
 from cemrl_jax.agents.algorithms import make_algorithm
 from cemrl_jax.training import storage
 
-NUM_KILLED = int(os.environ.get("CEMRL_KILLED_RUNS", "5"))
+NUM_KILLED = int(os.environ.get("CEMRL_KILLED_RUNS", "2"))
 
 
 class Server:
@@ -162,7 +162,7 @@ def test_runs_stopped_by_a_signal_equal_one_never_stopped(
 ):
     expected, _ = whole
     stopped = 0
-    for delay in (0.0, 0.05, 0.3):  # s after the run's folder is there
+    for delay in (0.0, 0.1):  # s after the run's folder is there
         folder = tmp_path / str(delay)
         go_on(server, preset, folder)
         limit = time.monotonic() + 120

@@ -37,7 +37,7 @@ def test_the_committed_checkpoint_restores_on_any_number_of_devices(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", [(1, 2, 8, 1), (8, 1, 2)])
+@pytest.mark.parametrize("steps", [(2, 8, 1)])
 def test_a_run_moves_between_1_2_and_8_devices(steps, monkeypatch, tmp_path):
     directory = pathlib.Path(shutil.copytree(FIXTURE / "run", tmp_path / "run"))
     config = config_lib.load(directory / "config.json")

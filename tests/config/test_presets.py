@@ -18,6 +18,8 @@ from cemrl_jax.training import run as run_lib
 EVALUATED = ("debug", "quickstart")
 """Presets that are evaluated too. An evaluation compiles the physics again, as the same
 rollout that collects; for the others that is left out."""
+FAST = ("fast_cheetah_non_stationary_dir", "fast_walker2d_non_stationary_dynamics")
+"""Fast presets have the other presets' environments and one way of training."""
 
 
 def shrunk(name):
@@ -76,6 +78,7 @@ def compile_in_haste():
     [
         pytest.param(name, marks=[] if name == "debug" else [pytest.mark.slow])
         for name in PRESETS
+        if not name.startswith("fast_") or name in FAST
     ],
 )
 def test_an_epoch_of_a_preset_is_finite(name, monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 """Writes a report of runs: curves, encodings, response to changes, returns by task."""
 
 import pathlib
+from typing import Any
 
 from cemrl_jax import config as config_lib
 from cemrl_jax.analysis import learning, load, report, style
@@ -24,6 +25,25 @@ runs below it.
 
 def main() -> None:
     """Reads the command line and writes the report."""
+    args = _parser().parse_args()
+    kinds = tuple(args.format.split(","))
+    if set(kinds) - set(style.FORMATS):
+        raise ConfigError(
+            f"--format={args.format} must list some of {', '.join(style.FORMATS)}"
+        )
+    settings = _settings(args)
+    runs = load.find_runs([pathlib.Path(run) for run in args.runs])
+    if args.learning:
+        folder = pathlib.Path(args.learning)
+        learning.write(learning.collect(runs), folder)
+        print(f"{len(runs)} runs in {folder / learning.PAGE}")
+        return
+    command_line.use_compile_cache(args.compile_cache)
+    path = report.make(runs, pathlib.Path(args.output), settings, kinds)
+    print(f"report in {path}")
+
+
+def _parser() -> Any:
     parser = command_line.parser("Writes a report of runs.", EXAMPLES)
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="runs, or folders of them"
@@ -63,17 +83,15 @@ def main() -> None:
         help="no report: write every evaluation of the runs to DIR/results/learning,"
         " and tables and a picture of all that is there to DIR/learning.md",
     )
-    args = parser.parse_args()
-    kinds = tuple(args.format.split(","))
-    if set(kinds) - set(style.FORMATS):
-        raise ConfigError(
-            f"--format={args.format} must list some of {', '.join(style.FORMATS)}"
-        )
+    return parser
+
+
+def _settings(args: Any) -> Settings:
     for name in ("tasks", "steps"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name}={value} must be at least 1")
-    settings = Settings(
+    return Settings(
         checkpoint=args.checkpoint,
         num_tasks=args.tasks,
         num_steps=args.steps,
@@ -82,15 +100,6 @@ def main() -> None:
         change_at=numbers("change-at", args.change_at),
         seed=args.seed,
     )
-    runs = load.find_runs([pathlib.Path(run) for run in args.runs])
-    if args.learning:
-        folder = pathlib.Path(args.learning)
-        learning.write(learning.collect(runs), folder)
-        print(f"{len(runs)} runs in {folder / learning.PAGE}")
-        return
-    command_line.use_compile_cache(args.compile_cache)
-    path = report.make(runs, pathlib.Path(args.output), settings, kinds)
-    print(f"report in {path}")
 
 
 def numbers(name: str, text: str | None) -> tuple[int, ...] | None:

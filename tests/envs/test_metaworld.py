@@ -148,10 +148,9 @@ def test_the_packages_scripted_policies_solve_our_tasks(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["reach", "pick-place"])
-def test_the_packages_scripted_policies_solve_our_tasks_on_mjx(name):
-    """With fewer vectors, since MJX on a CPU takes 50 times as long as C MuJoCo."""
-    assert solved(name, "mjx", num_vectors=8, num_steps=200) >= 7
+def test_a_scripted_policy_solves_our_tasks_on_mjx():
+    """One with contacts, and few vectors: on a CPU MJX is much slower than C MuJoCo."""
+    assert solved("pick-place", "mjx", num_vectors=6, num_steps=200) >= 5
 
 
 if __name__ == "__main__":

@@ -7,4 +7,4 @@ from cemrl_jax.configs.base import fast
 
 def get_config() -> Config:
     """`fast` of cheetah_non_stationary_dir."""
-    return fast(cheetah_non_stationary_dir.get_config(), num_epochs=150)
+    return fast(cheetah_non_stationary_dir.get_config(), num_epochs=100)

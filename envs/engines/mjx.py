@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 from jax import Array
 
-from cemrl_jax.envs.engines import dynamics, kinematics, tree
+from cemrl_jax.envs.engines import cones, dynamics, kinematics, tree
 from cemrl_jax.envs.engines.base import ModelFile, PhysicsState, Simulator
 
 with contextlib.redirect_stdout(io.StringIO()):  # prints that Warp is missing
@@ -130,6 +130,8 @@ def _forward(model: Any, data: Any) -> Any:
         data = stage(model, data)
     if not data._impl.efc_J.size:
         return data.replace(qacc=data.qacc_smooth)
+    if cones.handles(model):
+        return cones.solve(model, data)
     return mjx.solve(model, data)
 
 

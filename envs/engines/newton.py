@@ -8,9 +8,10 @@ are, and small matrices are factorised entry by entry, which XLA fuses.
 The problem (MuJoCo's documentation, "Computation"): with x the distance of the joint
 accelerations from those without constraints, minimise
 
-    1/2 x' M x + 1/2 sum of D r^2 over the rows where r < 0,
+    1/2 x' M x + 1/2 r' W(r) r,   r = J (a_smooth + x) - a_ref.
 
-with r = J (a_smooth + x) - a_ref.
+W is D on the diagonal where r < 0 and zero elsewhere; `cones` has another one. In both,
+doubling r leaves W as it is, so W r is the cost's gradient and W its Hessian.
 """
 
 import functools
@@ -40,14 +41,14 @@ class Problem(struct.PyTreeNode):
     jacobian: Array
     stiffness: Array
 
-    def weights(self, residual: Array) -> Array:
-        """Returns D where a row is active and zero elsewhere `[..., R]`."""
-        return jnp.where(residual < 0, self.stiffness, 0)
+    def weigh(self, residual: Array, columns: Array) -> Array:
+        """Returns W(residual `[R]`) times columns `[..., R]`."""
+        return jnp.where(residual < 0, self.stiffness, 0) * columns
 
     def cost(self, point: "Point") -> Array:
         """Returns the function to be minimised `[]`."""
-        weights = self.weights(point.residual)
-        contacts = (weights * point.residual * point.residual).sum()
+        residual = point.residual
+        contacts = (self.weigh(residual, residual) * residual).sum()
         return 0.5 * (dot(point.x, point.momentum) + contacts)
 
     def direction(self, x: Array) -> "Point":
@@ -110,15 +111,14 @@ def solve(
     point = jax.lax.fori_loop(
         0, iterations, lambda _, point: _iterate(problem, point, ls_iterations), point
     )
-    forces = -problem.weights(point.residual) * point.residual
-    return point.x, forces
+    return point.x, -problem.weigh(point.residual, point.residual)
 
 
 def _iterate(problem: Problem, point: Point, ls_iterations: int) -> Point:
     """Takes one Newton step."""
     # One product for the Hessian and the gradient: the residual is one more column.
     columns = jnp.concatenate([problem.jacobian, point.residual[None]])
-    weighted = columns * problem.weights(point.residual)
+    weighted = problem.weigh(point.residual, columns)
     product = jnp.einsum("ir,jr->ij", weighted, columns)
     size = len(problem.jacobian)
     gradient = point.momentum + product[:size, size]
@@ -135,7 +135,7 @@ def _line_search(
 ) -> Array:
     """Returns how far `[]` to go.
 
-    The derivative along the line is piecewise linear and grows, from a negative value.
+    The derivative along the line grows, from a negative value; most of it is linear.
     `low` is the furthest point known where it is negative, `high` the nearest where it
     is not, or `low` again as long as none is known. Newton's steps from both and one
     more guess are tried at once. Costs are not compared: they differ by less than
@@ -155,7 +155,7 @@ def _line_search(
 def _slope(problem: Problem, point: Point, direction: Point, step: Array) -> Slope:
     """Evaluates the place a step `[]` along a line."""
     residual = point.residual + step * direction.residual
-    force = problem.weights(residual) * direction.residual
+    force = problem.weigh(residual, direction.residual)
     linear = dot(direction.x, point.momentum)
     square = dot(direction.x, direction.momentum)
     return Slope(

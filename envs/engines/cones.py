@@ -23,9 +23,9 @@ from cemrl_jax.envs.engines import newton
 class Problem(newton.Problem):
     """What the solver minimises; the R rows are plain ones, then C contacts' by kind.
 
-    A contact with normal residual N and tangent residuals t (rotations are tangents
-    too), each times its friction coefficient, has no force where N >= mu T with
-    T = |t| and N times mu, is stiff in all rows where mu N <= -T, and in between costs
+    With N a contact's normal residual times mu, and T the length of its tangents' (of
+    which rotations are some) times their friction coefficients: it has no force where
+    N >= mu T, is stiff in all rows where mu N <= -T, and costs in between
     1/2 D / (mu^2 (1 + mu^2)) (N - mu T)^2 (MuJoCo's documentation, "Computation").
 
     Attributes:

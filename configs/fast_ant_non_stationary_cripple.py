@@ -8,8 +8,5 @@ from cemrl_jax.configs.base import fast
 def get_config() -> Config:
     """`fast` of ant_non_stationary_cripple."""
     return fast(
-        ant_non_stationary_cripple.get_config(),
-        num_epochs=300,
-        learning_rate=7e-4,
-        collect=32_000,
+        ant_non_stationary_cripple.get_config(), num_epochs=300, learning_rate=7e-4
     )

@@ -7,9 +7,4 @@ from cemrl_jax.configs.base import fast
 
 def get_config() -> Config:
     """`fast` of ant_non_stationary_dir."""
-    return fast(
-        ant_non_stationary_dir.get_config(),
-        num_epochs=300,
-        learning_rate=7e-4,
-        collect=32_000,
-    )
+    return fast(ant_non_stationary_dir.get_config(), num_epochs=300, learning_rate=7e-4)

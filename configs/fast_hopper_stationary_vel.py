@@ -7,9 +7,4 @@ from cemrl_jax.configs.base import fast
 
 def get_config() -> Config:
     """`fast` of hopper_stationary_vel."""
-    return fast(
-        hopper_stationary_vel.get_config(),
-        num_epochs=300,
-        learning_rate=7e-4,
-        discount=0.99,
-    )
+    return fast(hopper_stationary_vel.get_config(), num_epochs=300, learning_rate=7e-4)

@@ -7,10 +7,4 @@ from cemrl_jax.configs.base import fast
 
 def get_config() -> Config:
     """`fast` of humanoid_dir."""
-    return fast(
-        humanoid_dir.get_config(),
-        num_epochs=500,
-        learning_rate=7e-4,
-        discount=0.99,
-        collect=32_000,
-    )
+    return fast(humanoid_dir.get_config(), num_epochs=500, learning_rate=7e-4)

@@ -11,5 +11,4 @@ def get_config() -> Config:
         walker2d_non_stationary_dynamics.get_config(),
         num_epochs=300,
         learning_rate=7e-4,
-        discount=0.99,
     )

@@ -12,5 +12,4 @@ def get_config() -> Config:
         num_epochs=300,
         learning_rate=4e-4,
         elbo_learning_rate=5e-4,
-        discount=0.99,
     )

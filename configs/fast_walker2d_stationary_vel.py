@@ -8,8 +8,5 @@ from cemrl_jax.configs.base import fast
 def get_config() -> Config:
     """`fast` of walker2d_stationary_vel."""
     return fast(
-        walker2d_stationary_vel.get_config(),
-        num_epochs=300,
-        learning_rate=7e-4,
-        discount=0.99,
+        walker2d_stationary_vel.get_config(), num_epochs=300, learning_rate=7e-4
     )

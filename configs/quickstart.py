@@ -34,7 +34,6 @@ def get_config() -> Config:
             num_layers=2,
             critic_layer_norm=True,
             learning_rate=1e-3,
-            target_rate=0.02,
             initial_temperature=0.2,
             independent_transitions=True,
         ),

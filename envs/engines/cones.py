@@ -93,12 +93,9 @@ def solve(model: Any, data: Any) -> Any:
     """Computes accelerations and constraint forces, as `mjx.solve` does."""
     free, warm, options = data.qacc_smooth, data.qacc_warmstart, model.opt
     problem, order = make_problem(data._impl, options.impratio)
-    inertia, jacobian = problem.inertia, problem.jacobian
-    rates = jnp.stack([free, warm]) @ jacobian - data._impl.efc_aref[order]
-    starts = (
-        newton.Point(jnp.zeros_like(free), jnp.zeros_like(free), rates[0]),
-        newton.Point(warm - free, inertia @ (warm - free), rates[1]),
-    )
+    jacobian = problem.jacobian
+    residuals = jnp.stack([free, warm]) @ jacobian - data._impl.efc_aref[order]
+    starts = problem.starts(warm - free, residuals)
     x, forces = newton.solve(problem, starts, options.iterations, options.ls_iterations)
     return data.tree_replace(
         {

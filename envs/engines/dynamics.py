@@ -86,13 +86,8 @@ def _solved(options: Any, data: Any, rows: constraints.Rows) -> Any:
     # One product of all three: each would compute the Jacobian again.
     rates = jnp.stack([data.qvel, free, warm]) @ jacobian
     reference = -rows.damping * rates[0] - rows.pull
-    starts = (
-        newton.Point(jnp.zeros_like(free), jnp.zeros_like(free), rates[1] - reference),
-        newton.Point(
-            warm - free, newton.combine(inertia, warm - free), rates[2] - reference
-        ),
-    )
     problem = newton.Problem(inertia, jacobian, rows.stiffness)
+    starts = problem.starts(warm - free, rates[1:] - reference)
     x, forces = newton.solve(problem, starts, options.iterations, options.ls_iterations)
     return data.tree_replace(
         {

@@ -55,6 +55,12 @@ class Problem(struct.PyTreeNode):
         """Returns how a candidate changes when `x` changes by this `[V]`."""
         return Point(x, combine(self.inertia, x), combine(self.jacobian, x))
 
+    def starts(self, x: Array, residuals: Array) -> tuple["Point", "Point"]:
+        """Returns the candidates 0 and `x` `[V]`; `residuals` `[2, R]` are theirs."""
+        zero = jnp.zeros_like(x)
+        momentum = combine(self.inertia, x)
+        return Point(zero, zero, residuals[0]), Point(x, momentum, residuals[1])
+
 
 class Point(struct.PyTreeNode):
     """A candidate, or the difference of two: all fields are linear in `x`.

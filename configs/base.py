@@ -82,8 +82,7 @@ def fast(
     the experiment's own. Networks are small, updates fused, and 32,000 steps are
     collected an epoch, whatever the length of an episode. Layer normalisation keeps
     the critic from running away at these learning rates, which fall at the end. An
-    evaluation has 20 episodes or more of each kind: two tasks with one each go up and
-    down by 1,000.
+    evaluation has 20 episodes or more of each kind, also where there are two tasks.
 
     Args:
       faithful: the experiment as the original has it.
@@ -127,8 +126,8 @@ def fast_direction(faithful: Config, *, num_epochs: int) -> Config:
     """Returns `fast` for half-cheetahs that are to run, and have to find a gait.
 
     Three times as many environments, networks twice as wide, a shorter horizon and a
-    target that follows in 50 updates: `benchmarks/learning.md` has what each is worth.
-    Tasks of velocity end worse with such a target.
+    target that follows in 50 updates: `benchmarks/learning.md` has what was measured.
+    quickstart, whose tasks are velocities, ended worse with such a target.
 
     Args:
       faithful: the experiment as the original has it.

@@ -7,4 +7,4 @@ from cemrl_jax.configs.base import fast_direction
 
 def get_config() -> Config:
     """`fast_direction` of cheetah_non_stationary_dir."""
-    return fast_direction(cheetah_non_stationary_dir.get_config(), num_epochs=100)
+    return fast_direction(cheetah_non_stationary_dir.get_config(), num_epochs=160)

@@ -234,12 +234,15 @@ def count_flops(function: Callable[..., Any], *args: Any) -> float:
     """Returns the floating-point operations of a function on one device.
 
     XLA counts them in the program before optimisation, so they do not depend on the
-    platform; the function must hold no loop, whose body XLA would count only once.
+    platform, and the CPU's XLA does so since those of GPUs and TPUs cannot. The
+    function must hold no loop, whose body would count only once.
     """
     add_axis = lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype)  # noqa: E731
     shapes = jax.tree.map(add_axis, args)
     mapped = jax.vmap(function, axis_name=parallel.DEVICES)
-    cost = jax.jit(mapped).lower(*shapes).cost_analysis() or {}
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        cost = jax.jit(mapped).lower(*shapes).cost_analysis()
+    assert cost is not None
     return float(cost["flops"])
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import signal
 import socket
@@ -58,7 +59,10 @@ def exit_code(reason: int, exit_zero: bool) -> int:
 
 @contextlib.contextmanager
 def listening(stop: StopRequest, hint: str) -> Iterator[None]:
-    """Turns SIGTERM and SIGINT into requests to stop; a second one exits at once.
+    """Turns SIGTERM and SIGINT into requests to stop; a later one exits at once.
+
+    What comes within a second of the first is the same request: `timeout` of GNU
+    coreutils signals the process and then its group, to which it belongs.
 
     Python runs handlers only between two instructions of its main thread, which may
     wait for a compiled program for minutes. So a thread hears of signals by a socket.
@@ -87,18 +91,21 @@ def listening(stop: StopRequest, hint: str) -> Iterator[None]:
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_ONE_REQUEST_SECONDS = 1.0
 
 
 def _listen(hears: socket.socket, stop: StopRequest, hint: str) -> None:
+    since = -math.inf
     while numbers := hears.recv(1):
         number = numbers[0]
-        if number not in _SIGNALS:
+        if number not in _SIGNALS or time.monotonic() < since + _ONE_REQUEST_SECONDS:
             continue
         if stop.at_once or stop.signal:
             print(f"\n{name(number)}: stopped at once; {hint}", flush=True)
             sys.stderr.flush()
             os._exit(128 + number)
         stop.signal = number
+        since = time.monotonic()
         print(
             f"\n{name(number)}: the running phase ends, then the run is saved; once"
             " more to exit at once",

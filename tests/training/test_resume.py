@@ -173,6 +173,7 @@ def test_a_second_signal_or_one_before_the_first_phase_exits_at_once(
 ):
     left: list[int] = []
     monkeypatch.setattr(os, "_exit", left.append)
+    monkeypatch.setattr(signals, "_ONE_REQUEST_SECONDS", 0.0)
     stop = signals.StopRequest(at_once=at_once)
     with signals.listening(stop, "to go on: do this"):
         os.kill(os.getpid(), signal.SIGINT)
@@ -181,6 +182,18 @@ def test_a_second_signal_or_one_before_the_first_phase_exits_at_once(
         os.kill(os.getpid(), signal.SIGTERM)
         wait_until(lambda: 143 in left)
     assert "stopped at once; to go on: do this" in capsys.readouterr().out
+
+
+def test_signals_within_a_second_are_one_request(monkeypatch):
+    left: list[int] = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    stop = signals.StopRequest(at_once=False)
+    with signals.listening(stop, ""):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            wait_until(lambda: stop.signal)
+            time.sleep(0.01)
+    assert not left
 
 
 def wait_until(holds: Any) -> None:

@@ -8,6 +8,7 @@ import csv
 import datetime
 import json
 import pathlib
+import re
 import socket
 import sqlite3
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import numpy as np
 
 from cemrl_jax.analysis.load import RunFiles, _is_run, read_run
 from cemrl_jax.config import ConfigError, nearest
-from cemrl_jax.evaluation.cases import HEADLINE
+from cemrl_jax.evaluation.cases import Case, ranking_metric
 
 FILE = "runs.sqlite"
 """In the folder of all runs, `output_dir`."""
@@ -141,6 +142,7 @@ class RunRecord:
         self._database: Database | None = None
         self._run = _identity(directory, output_dir)
         self._best, self._hours = float("-inf"), 0.0
+        self._metric = ranking_metric({})
         with self._safely():
             self._database = Database(output_dir / FILE)
 
@@ -154,6 +156,7 @@ class RunRecord:
           provenance: what run.json holds, as far as it is known.
         """
         about = provenance or {}
+        self._metric = ranking_metric(config)
         with self._safely():
             assert self._database is not None
             known = {row["id"]: row for row in self._database.runs()}.get(self._run, {})
@@ -174,7 +177,7 @@ class RunRecord:
 
     def evaluated(self, row: dict[str, float], hours: float | None = None) -> None:
         """Notes a row of progress.csv that holds an evaluation; others are passed."""
-        value = row.get(HEADLINE)
+        value = row.get(self._metric)
         if value is None:
             return
         self._best = max(self._best, float(value))
@@ -363,10 +366,13 @@ def _import_run(database: Database, entry: dict[str, Any], path: pathlib.Path) -
         best_return=max(test),
         note=f"original, {algorithm}",
     )
+    # The authors let tasks change in evaluation in their direction experiments only.
+    protocol = "changing" if "dir" in re.split("[-_]", name) else "fixed"
+    metric_of = lambda pool: Case(pool, protocol, "deterministic").metric  # noqa: E731
     for number, value in enumerate(test):
-        metrics = {HEADLINE: value}
+        metrics = {metric_of("test"): value}
         if number < len(train):
-            metrics["train/fixed_deterministic_return"] = train[number]
+            metrics[metric_of("train")] = train[number]
         at = [x[number] if number < len(x) else None for x in (steps, hours)]
         database.put_evaluation(identity, number, at[0], None, at[1], metrics)
 

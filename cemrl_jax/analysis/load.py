@@ -15,7 +15,7 @@ from cemrl_jax import config as config_lib
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.data import task_pools
 from cemrl_jax.envs import Task
-from cemrl_jax.evaluation.cases import HEADLINE
+from cemrl_jax.evaluation.cases import ranking_metric
 from cemrl_jax.reporting.progress import COMPILE_SECONDS
 from cemrl_jax.runtime import provenance as runtime_provenance
 
@@ -87,9 +87,13 @@ class RunFiles:
             return np.full(self.num_rows, np.nan)
         return np.cumsum(np.nansum(spent, 0)) / 3600
 
-    def evaluations(self, metric: str = HEADLINE) -> tuple[np.ndarray, np.ndarray]:
-        """Returns which rows have a metric and its values there."""
-        values = self.column(metric)
+    def evaluations(self, metric: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Returns which rows have a metric and its values there.
+
+        Args:
+          metric: a column of progress.csv; None for the one that the run is ranked by.
+        """
+        values = self.column(metric or ranking_metric(self.raw))
         rows = np.flatnonzero(np.isfinite(values))
         return rows, values[rows]
 

@@ -16,7 +16,6 @@ from cemrl_jax.analysis.figures import Part, Table
 from cemrl_jax.analysis.load import RunFiles, grouped, missing_seeds
 from cemrl_jax.analysis.recordings import Settings, Study, study
 from cemrl_jax.config import ConfigError
-from cemrl_jax.evaluation.cases import HEADLINE
 from cemrl_jax.training.checkpoint import CheckpointError
 
 STYLE = """
@@ -190,7 +189,7 @@ def overview(runs: list[RunFiles]) -> Table:
     )
     rows = []
     for run in runs:
-        _, values = run.evaluations(HEADLINE)
+        _, values = run.evaluations()
         done, planned = run.epochs
         steps, updates = run.column("env_steps"), run.column("updates")
         about = run.provenance

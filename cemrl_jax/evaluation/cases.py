@@ -1,6 +1,8 @@
 """What a policy is judged on: pools of tasks, protocols, modes."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from cemrl_jax.envs import Schedule
 from cemrl_jax.envs.schedules import Stationary
@@ -45,10 +47,6 @@ CASES = tuple(
 )
 """What is reported, with each checkpoint."""
 
-HEADLINE = CASES[0].metric
-"""What runs of different experiments are compared by, and what most of the authors'
-curves measure."""
-
 EXTRAPOLATION = tuple(
     Case("extrapolate", protocol, "deterministic") for protocol in ("fixed", "changing")
 )
@@ -58,6 +56,17 @@ EXTRAPOLATION = tuple(
 def own_protocol(schedule: Schedule) -> str:
     """Returns the protocol of training: "changing" where tasks change."""
     return "fixed" if isinstance(schedule, Stationary) else "changing"
+
+
+def ranking_metric(config: Mapping[str, Any]) -> str:
+    """Returns what a run is ranked by: the test return under the protocol of training.
+
+    Args:
+      config: the run's config.json, of whatever version; without a schedule tasks stay.
+    """
+    schedule = (config.get("env") or {}).get("schedule") or {}
+    stays = schedule.get("name", "stationary") == "stationary"
+    return Case("test", "fixed" if stays else "changing", "deterministic").metric
 
 
 def headline(schedule: Schedule) -> tuple[Case, ...]:

@@ -14,7 +14,9 @@ from cemrl_jax import config as config_lib
 from cemrl_jax.analysis import database
 from cemrl_jax.commands import runs
 from cemrl_jax.config import ConfigError
-from cemrl_jax.evaluation.cases import HEADLINE
+
+FIXED = "test/fixed_deterministic_return"
+CHANGING = "test/changing_deterministic_return"
 
 WRITER = """
 import pathlib, sys
@@ -45,7 +47,7 @@ def test_eight_threads_write_at_once_and_nothing_is_lost(tmp_path):
         record = database.RunRecord(tmp_path / "x" / str(number), tmp_path)
         record.started({"name": "x", "seed": number}, {"revision": "abc"})
         for epoch in range(20):
-            record.evaluated({"epoch": epoch, HEADLINE: -float(epoch)})
+            record.evaluated({"epoch": epoch, FIXED: -float(epoch)})
         record.ended()
         return record.problem
 
@@ -71,7 +73,7 @@ def test_a_record_that_cannot_write_never_fails(tmp_path):
     (tmp_path / "file").write_text("")
     record = database.RunRecord(tmp_path / "run", tmp_path / "file" / "below")
     record.started({"name": "x"})
-    record.evaluated({"epoch": 1, HEADLINE: 3.0})
+    record.evaluated({"epoch": 1, FIXED: 3.0})
     record.ended("failed", "why")
     assert record.problem
     broken = tmp_path / "other"
@@ -90,8 +92,8 @@ def folder(tmp_path):
         place.mkdir(parents=True)
         config = tiny_config(seed=seed, sac__learning_rate=rate)
         config_lib.save(config, place / "config.json")
-        rows = [f"epoch,env_steps,updates,seconds/train,{HEADLINE}"]
-        rows += [f"{n},{100 * n},{n},3600,{-10.0 * n - seed}" for n in range(3)]
+        rows = [f"epoch,env_steps,updates,seconds/train,{CHANGING},{FIXED}"]
+        rows += [f"{n},{100 * n},{n},3600,{-10.0 * n - seed},-99" for n in range(3)]
         (place / "progress.csv").write_text("\n".join(rows) + "\n")
     return tmp_path
 
@@ -110,7 +112,7 @@ def test_the_database_is_made_from_the_folders(folder):
     assert (first["status"], first["hours"]) == ("done", 3.0)
     assert (second["best_return"], second["last_return"]) == (-1.0, -21.0)
     last = store.evaluations("point-vel/run-1")[-1]
-    assert last["metrics"] == {HEADLINE: -21.0}
+    assert last["metrics"] == {CHANGING: -21.0, FIXED: -99.0}
     store.put("point-vel/gone", name="x")
     database.rebuild(folder)
     assert len(store.runs()) == 2
@@ -191,17 +193,19 @@ def test_the_originals_own_database_is_read(folder, monkeypatch):
         "testAverageReturn": [-9.0, -8.0],
     }
     path = pathlib.Path(folder) / "experiment_database.json"
-    path.write_text(json.dumps({"7": entry}))
+    changing = entry | {"name": "2020_12_21", "env": "cheetah-non-stationary-dir"}
+    path.write_text(json.dumps({"7": entry, "8": changing}))
     run_runs(folder, monkeypatch, "import", str(path))
     store = database.Database(folder / database.FILE)
-    row = store.runs()[0]
+    turning, row = store.runs()[:2]
+    assert store.evaluations(turning["id"])[0]["metrics"][CHANGING] == -9.0
     assert row["id"] == "authors/cheetah-stationary-vel/2020_12_20_11_14_49"
     assert (row["env_steps"], row["hours"], row["note"]) == (
         200,
         1.0,
         "original, pearl",
     )
-    assert store.evaluations(row["id"])[0]["metrics"][HEADLINE] == -9.0
+    assert store.evaluations(row["id"])[0]["metrics"][FIXED] == -9.0
 
 
 def test_an_unknown_run_is_refused(folder, monkeypatch):

@@ -84,7 +84,8 @@ def test_the_table_of_curves_has_the_mean_of_both_runs(made, folder):
     lines = (output / "learning_curves.csv").read_text().splitlines()[1:]
     last = [line.split(",") for line in lines if line.startswith("fixed,env_steps")][-1]
     runs = load.find_runs([folder])
-    expected = np.mean([run.evaluations()[1][-1] for run in runs])
+    metric = "test/fixed_deterministic_return"
+    expected = np.mean([run.evaluations(metric)[1][-1] for run in runs])
     assert float(last[3]) == pytest.approx(expected)
     assert last[6] == "2.0"
 

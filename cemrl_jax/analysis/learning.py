@@ -155,9 +155,12 @@ def curve(run: dict[str, Any], metric: str, axis: str) -> tuple[np.ndarray, np.n
 
 
 def last(one: Experiment, metric: str) -> np.ndarray:
-    """Returns the last value of a metric in each run that has one."""
-    values = [curve(run, metric, "epoch")[1] for run in one["runs"]]
-    return np.array([column[-1] for column in values if len(column)])
+    """Returns the last value of a metric in each run that has one after learning.
+
+    Some are measured with checkpoints only; what the untrained policy had is no result.
+    """
+    curves = [curve(run, metric, "updates") for run in one["runs"]]
+    return np.array([values[-1] for at, values in curves if len(at) and at[-1] > 0])
 
 
 def metric_of(protocol: str) -> str:
@@ -240,7 +243,7 @@ def _returns(name: str, own: dict[str, Experiment]) -> list[str]:
             level = np.mean([run["test_return"][-1] for run in authors])
             hours = reached(one, float(level))
         cells += [
-            *(str(len(values)), _interval(values)),
+            *(str(len(one["runs"])), _interval(values)),
             *(_number(values.min()) if len(values) else "", f"{hours_of(one):.2f}"),
             "" if not authors else f"{hours:.2f} h" if hours is not None else "never",
         ]

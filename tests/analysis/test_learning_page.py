@@ -88,6 +88,14 @@ def test_the_authors_level_is_reached_when_all_seeds_together_reach_it(page):
     assert learning.reached(found, -15.0) is None
 
 
+def test_what_the_untrained_policy_had_is_no_result(page):
+    found = json.loads((page / learning.RESULTS / "quickstart.json").read_text())
+    for run in found["runs"]:
+        run["evaluations"][HEADLINE][1:] = [None, None]
+    assert not len(learning.last(found, HEADLINE))
+    assert len(learning.last(found, "inference/class_accuracy")) == 3
+
+
 def test_files_alone_make_the_page_and_what_is_around_it_stays(page):
     path = page / learning.PAGE
     path.write_text("before\n" + path.read_text().split("\n", 1)[1] + "after\n")

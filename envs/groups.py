@@ -47,6 +47,20 @@ class Groups(NonStationaryEnv):
         """See `reset`."""
         raise TypeError("environments in groups step in rollouts only")
 
+    def part_of(self, base: Any) -> np.ndarray:
+        """Returns which part each base task `[N]` belongs to."""
+        return np.stack([np.isin(base, own) for own in self.bases]).argmax(0)
+
+    def with_schedule(self, schedule: Schedule) -> "Groups":
+        """See `NonStationaryEnv.with_schedule`."""
+        parts = tuple(part.with_schedule(schedule) for part in self.parts)
+        return dataclasses.replace(self, schedule=schedule, parts=parts)
+
+    def same_model(self, pool: Task, number: int) -> np.ndarray:
+        """Returns the numbers of the tasks of a pool that task `number` may become."""
+        parts = self.part_of(pool.base)
+        return np.flatnonzero(parts == parts[number])
+
     def rows(self, count: int) -> list[np.ndarray]:
         """Returns which of so many rows belong to each part."""
         base = np.arange(count) % self.num_bases

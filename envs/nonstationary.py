@@ -71,6 +71,10 @@ class NonStationaryEnv:
         """The first of `base_names`: those of the pools that training draws from."""
         return self.base_names[: getattr(self.distribution, "num_train_bases", None)]
 
+    def with_schedule(self, schedule: Schedule) -> "NonStationaryEnv":
+        """Returns the environment with tasks that change by another schedule."""
+        return dataclasses.replace(self, schedule=schedule)
+
     def reset(self, key: Array, task: Task) -> EnvState:
         """Starts an episode with `task`; the key is consumed."""
         key_robot, key_schedule, key = jax.random.split(key, 3)

@@ -1,9 +1,7 @@
 """Episodes of a run's checkpoints, recorded for the figures."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +15,8 @@ from cemrl_jax.analysis.load import RunFiles
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.envs import NonStationaryEnv, Schedule, Task
 from cemrl_jax.envs.base import ELAPSED, SELECT
-from cemrl_jax.evaluation.record import Plan, Recording, make_record
+from cemrl_jax.envs.groups import Groups
+from cemrl_jax.evaluation.record import Plan, Record, Recording, make_recorder
 from cemrl_jax.training.checkpoint import CheckpointError, Checkpoints
 from cemrl_jax.training.run import stored_pools
 
@@ -86,14 +85,14 @@ def study(run: RunFiles, settings: Settings) -> Study:
     num_steps = settings.num_steps or config.rollout.num_steps
     env = config.env.make()
     if settings.schedule is not None:
-        env = dataclasses.replace(env, schedule=settings.schedule)
+        env = env.with_schedule(settings.schedule)
     agent, record = _program(_key(config, settings), config, env, num_steps)
     learners, epoch = _learners(run, agent, settings.checkpoint)
     pools = {
         name: _some(pool, settings.num_tasks)
         for name, pool in stored_pools(config, run.directory).items()
     }
-    wanted = _wanted(pools, settings, num_steps)
+    wanted = _wanted(env, pools, settings, num_steps)
     key = jax.random.key(settings.seed)
     recorded = {
         number: _split(record(learner, *_joined(wanted, num_steps), key), wanted)
@@ -113,21 +112,16 @@ def _key(config: Config, settings: Settings) -> str:
     return f"{config_lib.to_dict(same)} {settings.schedule} {settings.num_steps}"
 
 
-_PROGRAMS: dict[str, tuple[Agent, Any]] = {}
+_PROGRAMS: dict[str, tuple[Agent, Record]] = {}
 
 
 def _program(
     key: str, config: Config, env: NonStationaryEnv, num_steps: int
-) -> tuple[Agent, Any]:
+) -> tuple[Agent, Record]:
     if key not in _PROGRAMS:
         agent = agent_for(config, env)
-        compiled = jax.jit(make_record(env, agent, num_steps))
-        _PROGRAMS[key] = (agent, functools.partial(_on_host, compiled))
+        _PROGRAMS[key] = (agent, make_recorder(env, agent, num_steps))
     return _PROGRAMS[key]
-
-
-def _on_host(function: Any, *args: Any) -> Recording:
-    return jax.device_get(function(*args))
 
 
 def _learners(
@@ -173,7 +167,7 @@ class _Episodes:
 
 
 def _wanted(
-    pools: dict[str, Task], settings: Settings, num_steps: int
+    env: NonStationaryEnv, pools: dict[str, Task], settings: Settings, num_steps: int
 ) -> dict[str, _Episodes]:
     """Returns the groups of episodes by name."""
 
@@ -186,7 +180,7 @@ def _wanted(
     test = pools["test"]
     wanted = {f"fixed/{name}": planned(pool) for name, pool in pools.items()}
     wanted["changing"] = dataclasses.replace(planned(test), follow=True)
-    shown, tasks = _shown(test, settings.change_at, num_steps)
+    shown, tasks = _shown(env, test, settings.change_at, num_steps)
     wanted["shown"] = _Episodes(
         jax.tree.map(lambda leaf: leaf[np.array(tasks[:1])], test), shown
     )
@@ -202,21 +196,26 @@ def _intervals(num_steps: int) -> tuple[int, ...]:
     return tuple(sorted(steps for steps in shares if steps >= 5))
 
 
-def different_tasks(pool: Task) -> list[int]:
-    """Returns the numbers of four tasks that differ, as far as there are so many."""
+def different_tasks(env: NonStationaryEnv, pool: Task) -> list[int]:
+    """Returns the numbers of four tasks that differ, as far as there are so many.
+
+    In groups they are of the first one's model.
+    """
     count = pool.kind.shape[0]
+    own = env.same_model(pool, 0) if isinstance(env, Groups) else np.arange(count)
+    pool, count = jax.tree.map(lambda leaf: leaf[own], pool), len(own)
     leaves = [pool.kind, pool.spec, *pool.overrides.values()]
     columns = [np.asarray(leaf).reshape(count, -1) for leaf in leaves]
     order = np.lexsort(np.concatenate(columns, 1).T[::-1])
     shares = np.array([0, 1, 1 / 3, 2 / 3])
-    return order[(shares * (count - 1)).round().astype(int)].tolist()
+    return own[order[(shares * (count - 1)).round().astype(int)]].tolist()
 
 
 def _shown(
-    pool: Task, change_at: Sequence[int] | None, num_steps: int
+    env: NonStationaryEnv, pool: Task, change_at: Sequence[int] | None, num_steps: int
 ) -> tuple[np.ndarray, list[int]]:
     """Returns the events `[1, L]` of the episode that is drawn, and its tasks."""
-    tasks = different_tasks(pool)
+    tasks = different_tasks(env, pool)
     steps = change_at or [n * num_steps // len(tasks) for n in range(1, len(tasks))]
     events = np.zeros((1, num_steps), np.int32)
     for count, step in enumerate(steps, start=1):

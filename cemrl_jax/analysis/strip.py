@@ -9,6 +9,7 @@ look like to a camera far away along the y-axis. That needs no graphics driver.
 import dataclasses
 import math
 import pathlib
+import textwrap
 from typing import Any
 
 import mujoco
@@ -127,7 +128,7 @@ def draw(episode: Episode, model: Any, num_frames: int, path: pathlib.Path) -> N
         axis = figure.add_subplot(grid[0, column])
         _picture(axis, episode.qpos[step], model, float(episode.x[step]))
         number, seconds = episode.part(step), (step + 1) * episode.control_dt
-        title = f"{seconds:.1f} s: {episode.captions[number]}"
+        title = textwrap.fill(f"{seconds:.1f} s: {episode.captions[number]}", 26)
         axis.set_title(title, fontsize=9, color=style.series(number))
     _curves(figure.add_subplot(grid[1, :]), episode, frames)
     figure.savefig(path, dpi=100)

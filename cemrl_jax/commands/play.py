@@ -19,7 +19,8 @@ from cemrl_jax.commands.analyse import read_schedule
 from cemrl_jax.config import ConfigError
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.envs.base import SELECT
-from cemrl_jax.evaluation.record import Plan, Recording, make_record
+from cemrl_jax.envs.groups import Groups
+from cemrl_jax.evaluation.record import Plan, Recording, make_recorder
 from cemrl_jax.training import storage
 from cemrl_jax.training.run import stored_pools
 
@@ -42,7 +43,9 @@ def main() -> None:
     directory = pathlib.Path(args.run)
     config = config_lib.load(directory / "config.json")
     pool = stored_pools(config, directory)["test"]
-    tasks = task_numbers(args.tasks, pool)
+    restored = restore(directory, args.checkpoint)
+    tasks = task_numbers(args.tasks, restored.env, pool)
+    env, pool, tasks = of_one_model(restored.env, pool, tasks)
     num_steps = args.steps or config.rollout.num_steps
     if num_steps < len(tasks) or min(args.frames, args.tiles) < 1:
         raise ConfigError(
@@ -50,8 +53,7 @@ def main() -> None:
             f" --frames={args.frames} and --tiles={args.tiles} at least 1"
         )
     schedule = read_schedule(args.schedule)
-    restored = restore(directory, args.checkpoint)
-    env, key = restored.env, jax.random.key(args.seed)
+    key = jax.random.key(args.seed)
     breakdown = directory / storage.FAILED / storage.BREAKDOWN_FILE
     if args.checkpoint == storage.FAILED and breakdown.exists():
         print(draw_breakdown(env, breakdown))
@@ -61,7 +63,7 @@ def main() -> None:
         window.play(env, restored.agent, restored.learner, pool, key)
         return
     if schedule is not None:
-        env = NonStationaryEnv(env.robot, config.env.task, schedule)
+        env = env.with_schedule(schedule)
     recording = play(
         env,
         restored.agent,
@@ -134,7 +136,7 @@ def draw(show: video.Show, args: Any, directory: pathlib.Path) -> str:
     return "; ".join(said)
 
 
-def task_numbers(text: str | None, pool: Task) -> list[int]:
+def task_numbers(text: str | None, env: NonStationaryEnv, pool: Task) -> list[int]:
     """Returns the test tasks to play, by number.
 
     Raises:
@@ -142,7 +144,7 @@ def task_numbers(text: str | None, pool: Task) -> list[int]:
     """
     count = pool.kind.shape[0]
     if text is None:
-        return different_tasks(pool)
+        return different_tasks(env, pool)
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
@@ -150,6 +152,30 @@ def task_numbers(text: str | None, pool: Task) -> list[int]:
     if any(not 0 <= number < count for number in numbers):
         raise ConfigError(f"--tasks={text} must list numbers from 0 to {count - 1}")
     return numbers
+
+
+def of_one_model(
+    env: NonStationaryEnv, pool: Task, tasks: list[int]
+) -> tuple[NonStationaryEnv, Task, list[int]]:
+    """Returns what an episode of these tasks runs in, its pool, and their places.
+
+    In groups that is the environment of their model and the tasks that have it.
+
+    Raises:
+      ConfigError: they have several models.
+    """
+    if not isinstance(env, Groups):
+        return env, pool, tasks
+    own = env.same_model(pool, tasks[0])
+    if not np.isin(tasks, own).all():
+        named = ",".join(map(str, tasks))
+        raise ConfigError(
+            f"--tasks={named} must be of one physical model: in an episode"
+            f" task {tasks[0]} changes to one of {', '.join(map(str, own))} only"
+        )
+    part = env.parts[int(env.part_of(pool.base)[tasks[0]])]
+    pool = jax.tree.map(lambda leaf: leaf[own], pool)
+    return part, pool, np.searchsorted(own, tasks).tolist()
 
 
 def play(
@@ -185,8 +211,7 @@ def play(
     plan = Plan(events=jnp.asarray(events), follow=jnp.full(num_episodes, follow, bool))
     first = np.take(tasks, turn % len(tasks))
     start = jax.tree.map(lambda leaf: leaf[first], pool)
-    record = jax.jit(make_record(env, agent, num_steps))
-    return jax.device_get(record(learner, start, pool, plan, key))
+    return make_recorder(env, agent, num_steps)(learner, start, pool, plan, key)
 
 
 def draw_breakdown(env: NonStationaryEnv, path: pathlib.Path) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax import Array
 
@@ -15,7 +16,7 @@ from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.data.rollout import transition
 from cemrl_jax.data.types import Transition
 from cemrl_jax.envs import EnvState, NonStationaryEnv, Schedule, Task
-from cemrl_jax.envs.base import NO_EVENT
+from cemrl_jax.envs.base import NO_EVENT, SELECT
 from cemrl_jax.envs.groups import Groups
 
 
@@ -99,17 +100,12 @@ def make_record(
     """Returns the recorder of episodes, ready for jit.
 
     Args:
-      env: the environment.
+      env: the environment, of one model; see `make_recorder`.
       agent: applies the learner.
       num_steps: L.
       deterministic: act on the policy's mean.
-
-    Raises:
-      ValueError: tasks need several models, which no recording can hold.
     """
-    if isinstance(env, Groups):
-        raise ValueError("episodes of several physical models cannot be recorded yet")
-    env = dataclasses.replace(env, schedule=_Planned(env.schedule, num_steps))
+    env = env.with_schedule(_Planned(env.schedule, num_steps))
 
     def record(
         learner: LearnerState, tasks: Task, pool: Task, plan: Plan, key: Array
@@ -140,6 +136,68 @@ def make_record(
         return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), recording)
 
     return record
+
+
+def make_recorder(env: NonStationaryEnv, agent: Agent, num_steps: int) -> Record:
+    """Returns the recorder of episodes as it is used on the host, of any environment.
+
+    In groups each episode runs in the model of its first task: its events may select
+    tasks of that model only, and poses are filled up with zeros to the longest.
+
+    Args:
+      env: the environment, or groups.
+      agent: applies the learner, on the policy's mean.
+      num_steps: L.
+    """
+    if not isinstance(env, Groups):
+        single = jax.jit(make_record(env, agent, num_steps))
+        return lambda *args: jax.device_get(single(*args))
+    programs = [jax.jit(make_record(part, agent, num_steps)) for part in env.parts]
+
+    def record(
+        learner: LearnerState, tasks: Task, pool: Task, plan: Plan, key: Array
+    ) -> Recording:
+        parts, parts_of_pool = env.part_of(tasks.base), env.part_of(pool.base)
+        found, places = [], []
+        for part in np.unique(parts):
+            rows, own = (
+                np.flatnonzero(parts == part),
+                np.flatnonzero(parts_of_pool == part),
+            )
+            made = programs[part](
+                learner,
+                jax.tree.map(lambda x, at=rows: x[at], tasks),
+                jax.tree.map(lambda x, at=own: x[at], pool),
+                Plan(_events_among(own, plan.events[rows]), plan.follow[rows]),
+                key,
+            )
+            made = jax.device_get(made)
+            number = np.where(made.number < 0, -1, own[made.number])
+            found.append(made.replace(number=number))
+            places.append(rows)
+        size = max(made.qpos.shape[-1] for made in found)
+        found = [made.replace(qpos=_filled(made.qpos, size)) for made in found]
+        order = np.argsort(np.concatenate(places))
+        return jax.tree.map(lambda *x: np.concatenate(x)[order], *found)
+
+    return record
+
+
+def _events_among(own: np.ndarray, events: Array) -> Array:
+    """Returns events whose selected tasks count among these of the pool only.
+
+    Raises:
+      ValueError: another is selected.
+    """
+    number = np.asarray(events) - SELECT
+    if not np.isin(number[number >= 0], own).all():
+        raise ValueError("a task of another model cannot follow within an episode")
+    place = np.searchsorted(own, np.maximum(number, 0))
+    return jnp.asarray(SELECT + np.where(number >= 0, place, number))
+
+
+def _filled(qpos: np.ndarray, size: int) -> np.ndarray:
+    return np.pad(qpos, [(0, 0), (0, 0), (0, size - qpos.shape[-1])])
 
 
 def _seen(

@@ -105,7 +105,7 @@ def test_an_episode_ends_with_a_fall():
 
 def test_four_tasks_that_differ_are_played_by_default():
     pool = Velocity().sample(jax.random.key(0), 30)
-    numbers = play.task_numbers(None, pool)
+    numbers = play.task_numbers(None, tiny_config().env.make(), pool)
     ranks = np.argsort(np.argsort(pool.spec))[np.array(numbers)]
     np.testing.assert_array_equal(ranks, [0, 29, 10, 19])
 

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 from helpers import tiny_agent
 
+from cemrl_jax.commands import play
+from cemrl_jax.config import ConfigError
 from cemrl_jax.data import groups
 from cemrl_jax.data.rollout import rollout
 from cemrl_jax.envs import NonStationaryEnv
+from cemrl_jax.envs.base import SELECT
 from cemrl_jax.envs.groups import Groups
 from cemrl_jax.envs.robots import Point
 from cemrl_jax.envs.schedules import Timed
 from cemrl_jax.envs.tasks import Velocity
+from cemrl_jax.evaluation.record import Plan, make_recorder
 
 SPEEDS = (1.0, 2.0)
 BASES = ((0, 2), (1,))
@@ -22,7 +26,7 @@ NUM_ENVS, NUM_STEPS = 9, 6
 @pytest.fixture(scope="module")
 def env():
     schedule, tasks = Timed(0, 0.5), Velocity(1.0, 3.0)
-    parts = [NonStationaryEnv(Point(max_speed=x), tasks, schedule) for x in SPEEDS]
+    parts = [NonStationaryEnv(Point(x, gain=x), tasks, schedule) for x in SPEEDS]
     return Groups(parts[0].robot, tasks, schedule, tuple(parts), BASES)
 
 
@@ -58,6 +62,44 @@ def test_each_row_runs_in_the_model_of_its_base_task(env):
             alone,
             jax.tree.map(lambda x, at=rows: x[at], joint),
         )
+
+
+def test_episodes_of_several_models_are_recorded_each_in_its_own(env):
+    agent, learner = tiny_agent()
+    pool, key = pool_of(env), jax.random.key(2)
+    rows = np.array([4, 0, 2])  # of the second, the first and the first model
+    tasks = jax.tree.map(lambda leaf: leaf[rows], pool)
+    events = np.zeros((3, NUM_STEPS), np.int32)
+    events[:, 3] = SELECT + np.array([1, 5, 0])
+    plan = Plan(jnp.asarray(events), jnp.zeros(3, bool))
+    made = make_recorder(env, agent, NUM_STEPS)(learner, tasks, pool, plan, key)
+    np.testing.assert_array_equal(made.number[:, [0, 3]], [[4, 1], [0, 5], [2, 0]])
+    own = jax.tree.map(lambda leaf: leaf[1::3], pool)
+    first = jax.tree.map(lambda leaf: leaf[:1], (tasks, plan))
+    for number, part in enumerate(env.parts):
+        alone = make_recorder(part, agent, NUM_STEPS)
+        events_alone = first[1].replace(events=first[1].events.clip(max=SELECT))
+        x = alone(learner, first[0], own, events_alone, key).x[0]
+        assert np.array_equal(x, made.x[0]) == (number == 1)
+    events[0, 3] = SELECT  # a task of the other model
+    with pytest.raises(ValueError, match="of another model cannot follow"):
+        make_recorder(env, agent, NUM_STEPS)(
+            learner, tasks, pool, plan.replace(events=jnp.asarray(events)), key
+        )
+
+
+def test_an_episode_is_played_in_the_model_of_its_tasks(env):
+    part, pool, tasks = play.of_one_model(env, pool_of(env), [4, 1])
+    assert part is env.parts[1]
+    np.testing.assert_array_equal(pool.base, [1, 1])
+    assert tasks == [1, 0]
+    with pytest.raises(ConfigError, match=r"--tasks=4,0 must be .* one of 1, 4 only"):
+        play.of_one_model(env, pool_of(env), [4, 0])
+
+
+def test_a_schedule_reaches_every_model(env):
+    changed = env.with_schedule(Timed(2, 0.1))
+    assert [x.schedule for x in (changed, *changed.parts)] == [Timed(2, 0.1)] * 3
 
 
 def test_a_task_changes_to_one_of_its_own_model_only(env):

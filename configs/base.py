@@ -75,12 +75,14 @@ def fast(
     num_epochs: int,
     learning_rate: float = 1e-3,
     elbo_learning_rate: float = 1e-3,
+    steps_per_epoch: int = 32_000,
+    batch_size: int = 256,
 ) -> Config:
     """Returns an experiment sized for wall-clock on two CPU cores.
 
     Robot, tasks, schedule, episodes, window, classes and the weights of the ELBO are
-    the experiment's own. Networks are small, updates fused, and 32,000 steps are
-    collected an epoch, whatever the length of an episode. Layer normalisation keeps
+    the experiment's own. Networks are small, updates fused, and as many steps are
+    collected an epoch whatever the length of an episode. Layer normalisation keeps
     the critic from running away at these learning rates, which fall at the end. An
     evaluation has 20 episodes or more of each kind, also where there are two tasks.
 
@@ -89,13 +91,17 @@ def fast(
       num_epochs: epochs of the run, 1,000 updates each.
       learning_rate: of SAC.
       elbo_learning_rate: of the encoder and the decoder.
+      steps_per_epoch: environment steps collected in an epoch, of all environments.
+      batch_size: transitions in an update.
     """
     num_steps = faithful.rollout.num_steps
     return Config(
         name="fast-" + faithful.name,
         seed=faithful.seed,
         env=faithful.env,
-        rollout=RolloutConfig(num_envs=32_000 // num_steps, num_steps=num_steps),
+        rollout=RolloutConfig(
+            num_envs=steps_per_epoch // num_steps, num_steps=num_steps
+        ),
         replay=ReplayConfig(capacity=2_000_000),
         encoder=dataclasses.replace(faithful.encoder, width_factor=1.5),
         elbo=dataclasses.replace(
@@ -105,6 +111,7 @@ def fast(
             windows_per_segment=8,
         ),
         sac=SACConfig(
+            batch_size=batch_size,
             hidden_size=128,
             num_layers=2,
             critic_layer_norm=True,
@@ -140,11 +147,10 @@ def fast_direction(faithful: Config, *, num_epochs: int) -> Config:
         num_epochs=num_epochs,
         learning_rate=5e-4,
         elbo_learning_rate=5e-4,
+        steps_per_epoch=102_400,
     )
-    num_steps = config.rollout.num_steps
     return dataclasses.replace(
         config,
-        rollout=RolloutConfig(num_envs=102_400 // num_steps, num_steps=num_steps),
         elbo=dataclasses.replace(config.elbo, kl_z_weight=1e-3, kl_y_weight=1e-3),
         sac=dataclasses.replace(
             config.sac, hidden_size=256, discount=0.98, target_rate=0.02

@@ -6,10 +6,12 @@ from cemrl_jax.configs.base import fast
 
 
 def get_config() -> Config:
-    """`fast` of cheetah_non_stationary_vel."""
+    """`fast` with three times the environments and twice the batch, which pay here."""
     return fast(
         cheetah_non_stationary_vel.get_config(),
-        num_epochs=300,
+        num_epochs=100,
         learning_rate=4e-4,
         elbo_learning_rate=5e-4,
+        steps_per_epoch=102_400,
+        batch_size=512,
     )

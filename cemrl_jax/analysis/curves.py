@@ -100,9 +100,9 @@ def learning(runs: list[RunFiles]) -> Part | None:
             places, values = common(runs, metric, axis)
             if values:
                 centre, low, high = middle(values)
-                label = "CEMRL in JAX"
-                label += f", IQM of {len(runs)}" if len(runs) > 1 else ""
-                draw_curve(axes, places, centre, low, high, label)
+                ours = "CEMRL in JAX"
+                ours += f", IQM of {len(runs)}" if len(runs) > 1 else ""
+                draw_curve(axes, places, centre, low, high, ours)
                 _fit(axes, places, authors, axis)
                 counts = [len(column) for column in values]
                 rows += [

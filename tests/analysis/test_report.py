@@ -79,6 +79,15 @@ def test_a_missing_seed_is_named(made):
     assert "seed 1 is missing between 0 and 2" in made[1]
 
 
+def test_the_axes_of_the_curves_are_named(folder):
+    made = curves.learning(load.find_runs([folder]))
+    assert made
+    names = [axes.get_xlabel() for axes in made.figure.axes]
+    assert names[0::3] == ["environment steps"] * 2
+    assert names[1::3] == ["updates"] * 2
+    assert set(names[2::3]) <= {"hours", "minutes", "seconds"}
+
+
 def test_the_table_of_curves_has_the_mean_of_both_runs(made, folder):
     output, _ = made
     lines = (output / "learning_curves.csv").read_text().splitlines()[1:]

@@ -243,7 +243,7 @@ def _returns(name: str, own: dict[str, Experiment]) -> list[str]:
             level = np.mean([run["test_return"][-1] for run in authors])
             hours = reached(one, float(level))
         cells += [
-            *(str(len(one["runs"])), _interval(values)),
+            *(_seeds(len(values), len(one["runs"])), _interval(values)),
             *(_number(values.min()) if len(values) else "", f"{hours_of(one):.2f}"),
             "" if not authors else f"{hours:.2f} h" if hours is not None else "never",
         ]
@@ -270,6 +270,11 @@ def _changing(name: str, own: dict[str, Experiment]) -> list[str]:
         mean("recovery/lost_return", "{:.1f}"),
         mean("inference/class_accuracy", "{:.1%}"),
     ]
+
+
+def _seeds(measured: int, run: int) -> str:
+    """Returns how many seeds a number is of, and of how many that were run."""
+    return str(run) if measured == run else f"{measured} of {run}"
 
 
 def _bound(own: dict[str, Experiment], context: str, metric: str) -> str:

@@ -160,10 +160,8 @@ def make_recorder(env: NonStationaryEnv, agent: Agent, num_steps: int) -> Record
         parts, parts_of_pool = env.part_of(tasks.base), env.part_of(pool.base)
         found, places = [], []
         for part in np.unique(parts):
-            rows, own = (
-                np.flatnonzero(parts == part),
-                np.flatnonzero(parts_of_pool == part),
-            )
+            rows = np.flatnonzero(parts == part)
+            own = np.flatnonzero(parts_of_pool == part)
             made = programs[part](
                 learner,
                 jax.tree.map(lambda x, at=rows: x[at], tasks),

@@ -94,6 +94,7 @@ def test_what_the_untrained_policy_had_is_no_result(page):
         run["evaluations"][HEADLINE][1:] = [None, None]
     assert not len(learning.last(found, HEADLINE))
     assert len(learning.last(found, "inference/class_accuracy")) == 3
+    assert "| 0 of 3 |" in learning.tables([found])
 
 
 def test_files_alone_make_the_page_and_what_is_around_it_stays(page):

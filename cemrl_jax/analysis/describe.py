@@ -21,6 +21,13 @@ UNITS = {
 """Reward -> what its parameter is, and its unit."""
 PLACES = ("fixture", "object", "target")
 """What the parameters of Meta-World's tasks are places of, three numbers each."""
+FORMATS = {
+    "velocity": "{:.2g} m/s",
+    "planar_angle": "{:.2g} rad",
+    "goal": "to {:.2g} m",
+    "jumping": "jump",
+}
+"""Reward -> how its parameter is said; others are the reward's name and the number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +120,8 @@ def track(
     tasks = recording.transitions.task
     kind = np.asarray(tasks.kind[episode])
     spec = np.asarray(tasks.spec[episode]).reshape(len(kind), -1)
+    if kind[0] >= FIRST_KIND:  # of an arm no one number says what it should do
+        return "reward", np.asarray(recording.transitions.reward[episode]), None
     names = [reward_name(number) for number in kind]
     if set(names) == {"planar_angle"}:
         place = places(env, recording, episode)
@@ -159,8 +168,6 @@ def captions(
     env: NonStationaryEnv, recording: Recording, episode: int, end: int | None = None
 ) -> list[tuple[int, str]]:
     """Returns the first step of each task before an end, and the task in words."""
-    from cemrl_jax.analysis.strip import words
-
     tasks = recording.transitions.task
     starts = [0, *np.flatnonzero(np.asarray(recording.changed[episode])[:end]).tolist()]
     result = []
@@ -176,3 +183,15 @@ def captions(
 def changes_model(env: NonStationaryEnv) -> bool:
     """Returns whether tasks change the robot's model."""
     return hasattr(env.distribution, "bind")
+
+
+def words(kind: int, spec: np.ndarray) -> str:
+    """Returns what a task asks for, in short."""
+    name = reward_name(kind)
+    if kind >= FIRST_KIND:
+        return "{} ({:.2f}, {:.2f}, {:.2f}) m".format(name, *spec[-3:])
+    if name == "direction":
+        return "forward" if spec[0] > 0 else "backward"
+    if name == "flipping":
+        return "flip forward" if spec[0] > 0 else "flip backward"
+    return FORMATS.get(name, name + " {:.2g}").format(*spec)

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 import mujoco
 import numpy as np
 
-from cemrl_jax.analysis.strip import limbs
+from cemrl_jax.analysis.strip import silhouettes, view_of
 
 BACKENDS = {"egl": "libegl1", "osmesa": "libosmesa6"}
 """Ways to render without a display -> the package of the system that brings them."""
-SKY, GROUND, BODY, OUTLINE = "#eaf2f8", "#c9cfd4", "#c9b18a", "#3b3b3b"
+SKY, GROUND, OUTLINE = "#eaf2f8", "#c9cfd4", "#3b3b3b"
 
 
 class Scene(Protocol):
@@ -118,26 +118,18 @@ class Drawn:
         pen = ImageDraw.Draw(picture)
         ground = round(0.82 * self._height)
         pen.rectangle((0, ground, self._width, self._height), GROUND)
+        _, middle = view_of(self._model)
+        x = float(place[0]) if middle is None else middle
         half = self._width / 2 / self._scale
-        for metre in range(int(place[0] - half) - 1, int(place[0] + half) + 2):
-            x = self._width / 2 + (metre - place[0]) * self._scale
-            pen.line((x, ground, x, ground + 8), OUTLINE, 2)
-            pen.text((x + 4, ground + 6), f"{metre} m", OUTLINE)
-        for limb in limbs(self._model, qpos):
-            ends = [
-                (
-                    self._width / 2 + (x - place[0]) * self._scale,
-                    ground - z * self._scale,
-                )
-                for x, z in limb.ends
-            ]
-            for extra, colour in ((2, OUTLINE), (0, BODY)):
-                radius = limb.radius * self._scale + extra
-                pen.line(ends, colour, round(2 * radius))
-                for x, z in ends:
-                    pen.ellipse(
-                        (x - radius, z - radius, x + radius, z + radius), colour
-                    )
+        for metre in range(int(x - half) - 1, int(x + half) + 2):
+            mark = self._width / 2 + (metre - x) * self._scale
+            pen.line((mark, ground, mark, ground + 8), OUTLINE, 2)
+            pen.text((mark + 4, ground + 6), f"{metre} m", OUTLINE)
+        corner = np.array([self._width / 2 - x * self._scale, ground])
+        for shape in silhouettes(self._model, qpos):
+            outline = corner + shape.outline * [self._scale, -self._scale]
+            fill = shape.colour and tuple(round(255 * part) for part in shape.colour)
+            pen.polygon([*map(tuple, outline)], fill, OUTLINE, 2)
         return np.asarray(picture)
 
 

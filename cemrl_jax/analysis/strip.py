@@ -1,12 +1,13 @@
 """A strip of pictures of an episode, with what it should do and what it does below.
 
-Bodies are drawn from the side without perspective: what a robot's capsules and spheres
-look like to a camera far away along the y-axis. That needs no graphics driver.
+Shapes are drawn from the side without perspective, as a camera far away sees them.
+That needs no graphics driver.
 """
 # mujoco comes without type stubs:
 # pyright: reportAttributeAccessIssue=false
 
 import dataclasses
+import itertools
 import math
 import pathlib
 import textwrap
@@ -14,22 +15,20 @@ from typing import Any
 
 import mujoco
 import numpy as np
+from scipy import spatial
 
 from cemrl_jax.analysis import style
-from cemrl_jax.analysis.describe import reward_name
 from cemrl_jax.config import ConfigError
-from cemrl_jax.envs.metaworld.vectors import FIRST_KIND
 
 HALF_WIDTH = 1.1
 """Of a picture, m."""
 GROUND = 0.27
 """Depth of the ground that is drawn, m."""
-FORMATS = {
-    "velocity": "{:.2g} m/s",
-    "planar_angle": "{:.2g} rad",
-    "goal": "to {:.2g} m",
-    "jumping": "jump",
-}
+CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 32)) for f in (np.cos, np.sin)], 1)
+UNIT = (-1.0, 1.0)
+MOVING = {int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_SLIDE)}
+"""Types of a runner's first joint, whose position is where it is."""
+BALL = (0.79, 0.69, 0.54)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +38,9 @@ class Episode:
     Attributes:
       control_dt: duration of a step, s.
       qpos: `[L, nq]` positions after each step; `[L, 1]`, m, without physics engine.
-      x: `[L]` where the robot is, m.
-      velocity: `[L]` mean velocity along the x-axis in a step, m/s.
-      kind: `[L]` index of the reward.
-      spec: `[L, S]` the task's parameter.
+      label: what is drawn over time, with its unit.
+      actual: `[L]` what the robot does.
+      goal: `[L]` what it should do, NaN where the task does not say; or None.
       reward: `[L]`.
       starts: the steps from which on another task is in force, 0 the first.
       captions: what each of those tasks asks for.
@@ -50,10 +48,9 @@ class Episode:
 
     control_dt: float
     qpos: np.ndarray
-    x: np.ndarray
-    velocity: np.ndarray
-    kind: np.ndarray
-    spec: np.ndarray
+    label: str
+    actual: np.ndarray
+    goal: np.ndarray | None
     reward: np.ndarray
     starts: tuple[int, ...]
     captions: tuple[str, ...]
@@ -64,49 +61,96 @@ class Episode:
 
 
 @dataclasses.dataclass(frozen=True)
-class Limb:
-    """A capsule from the side, m: `[2, 2]` x and z of its line's ends, and a radius."""
+class Silhouette:
+    """A shape from the side.
 
-    ends: np.ndarray
-    radius: float
+    Attributes:
+      outline: `[K, 2]`, m, along the view's axis and upwards.
+      colour: RGB between 0 and 1, as its model has it; None for what cannot move.
+    """
+
+    outline: np.ndarray
+    colour: tuple[float, float, float] | None
 
 
-def limbs(model: Any, qpos: np.ndarray) -> list[Limb]:
-    """Returns the capsules and spheres of a robot in a pose, as seen from the side.
+def view_of(model: Any) -> tuple[int, float | None]:
+    """Returns how to look at a robot: the axis that goes to the right, and the middle.
+
+    Runners are seen along the y-axis, wherever they are (None). An arm that stands is
+    seen from its left, since it reaches along the y-axis.
+
+    Args:
+      model: its MuJoCo model; None for a point.
+    """
+    if model is None or int(model.jnt_type[0]) in MOVING:
+        return 0, None
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    return 1, float(data.geom_xpos[model.body_weldid[model.geom_bodyid] > 0, 1].mean())
+
+
+def silhouettes(model: Any, qpos: np.ndarray) -> list[Silhouette]:
+    """Returns what is seen of a robot in a pose from the side, the farthest first.
+
+    A mesh is drawn as its convex hull. What MuJoCo's viewer hides at its start (groups
+    from 3 on, transparent shapes) and planes are left out.
 
     Args:
       model: its MuJoCo model; None draws a ball at `qpos`.
       qpos: `[nq]`.
     """
     if model is None:
-        return [Limb(np.array([[qpos[0], 0.2]] * 2), 0.2)]
+        return [Silhouette(np.array([qpos[0], 0.2]) + 0.2 * CIRCLE, BALL)]
+    axis, _ = view_of(model)
     data = mujoco.MjData(model)
     data.qpos[:] = qpos
     mujoco.mj_kinematics(model, data)
+    moves = model.body_weldid[model.geom_bodyid] > 0
     result = []
     for geom in range(model.ngeom):
-        kind, (radius, half, _) = model.geom_type[geom], model.geom_size[geom]
-        if kind == mujoco.mjtGeom.mjGEOM_PLANE:
+        rgba = _rgba(model, geom)
+        plane = int(model.geom_type[geom]) == int(mujoco.mjtGeom.mjGEOM_PLANE)
+        if plane or model.geom_group[geom] > 2 or rgba[3] == 0:
             continue
-        centre, axes = data.geom_xpos[geom], data.geom_xmat[geom].reshape(3, 3)
-        way = (
-            half * axes[:, 2] if kind == mujoco.mjtGeom.mjGEOM_CAPSULE else np.zeros(3)
-        )
-        ends = np.stack([centre - way, centre + way])
-        result.append((centre[1], Limb(ends[:, [0, 2]], float(radius))))
-    return [limb for _, limb in sorted(result, key=lambda pair: -pair[0])]
+        red, green, blue, _ = (float(part) for part in rgba)
+        colour = (red, green, blue) if moves[geom] else None
+        outline = _points(model, data, geom)[:, [axis, 2]]
+        hull = outline[spatial.ConvexHull(outline).vertices]
+        depth = data.geom_xpos[geom, 1] if axis == 0 else -data.geom_xpos[geom, 0]
+        result.append((depth, Silhouette(hull, colour)))
+    return [shape for _, shape in sorted(result, key=lambda pair: -pair[0])]
 
 
-def words(kind: int, spec: np.ndarray) -> str:
-    """Returns what a task asks for, in short."""
-    name = reward_name(kind)
-    if kind >= FIRST_KIND:
-        return "{} ({:.2f}, {:.2f}, {:.2f}) m".format(name, *spec[-3:])
-    if name == "direction":
-        return "forward" if spec[0] > 0 else "backward"
-    if name == "flipping":
-        return "flip forward" if spec[0] > 0 else "flip backward"
-    return FORMATS.get(name, name + " {:.2g}").format(*spec)
+def _rgba(model: Any, geom: int) -> np.ndarray:
+    """Returns a shape's colour `[4]`: its material's only if it has none of its own."""
+    own, material = model.geom_rgba[geom], model.geom_matid[geom]
+    undefined = np.allclose(own, [0.5, 0.5, 0.5, 1])
+    return model.mat_rgba[material] if undefined and material >= 0 else own
+
+
+def _points(model: Any, data: Any, geom: int) -> np.ndarray:
+    """Returns points `[K, 3]`, m, whose convex hull from the side is the shape's."""
+    kinds = mujoco.mjtGeom
+    kind, size = kinds(int(model.geom_type[geom])), model.geom_size[geom]
+    radius = 0.0
+    if kind in (kinds.mjGEOM_SPHERE, kinds.mjGEOM_CAPSULE):
+        half = size[1] if kind == kinds.mjGEOM_CAPSULE else 0.0
+        radius, points = size[0], np.array([[0, 0, -half], [0, 0, half]])
+    elif kind == kinds.mjGEOM_MESH:
+        mesh = model.geom_dataid[geom]
+        first = model.mesh_vertadr[mesh]
+        points = model.mesh_vert[first : first + model.mesh_vertnum[mesh]]
+    elif kind == kinds.mjGEOM_CYLINDER:
+        ends = [np.column_stack([size[0] * CIRCLE, 0 * CIRCLE[:, 0] + z]) for z in UNIT]
+        points = np.concatenate(ends) * [1, 1, size[1]]
+    else:  # a box; what is left is drawn as the box around it
+        points = np.array(list(itertools.product(UNIT, UNIT, UNIT))) * size
+    placed = data.geom_xpos[geom] + points @ data.geom_xmat[geom].reshape(3, 3).T
+    if not radius:
+        return placed
+    across, up = (radius * CIRCLE).T
+    disc = np.stack([across, across, up], 1)  # right for either axis
+    return (placed[:, None] + disc).reshape(-1, 3)
 
 
 def draw(episode: Episode, model: Any, num_frames: int, path: pathlib.Path) -> None:
@@ -123,10 +167,10 @@ def draw(episode: Episode, model: Any, num_frames: int, path: pathlib.Path) -> N
     """
     figure = _pyplot().figure(figsize=(2 * num_frames, 4.6), layout="constrained")
     grid = figure.add_gridspec(2, num_frames, height_ratios=(1, 0.9))
-    frames = np.linspace(0, len(episode.x) - 1, num_frames).round().astype(int)
+    frames = np.linspace(0, len(episode.reward) - 1, num_frames).round().astype(int)
     for column, step in enumerate(frames):
         axis = figure.add_subplot(grid[0, column])
-        _picture(axis, episode.qpos[step], model, float(episode.x[step]))
+        _picture(axis, episode.qpos[step], model)
         number, seconds = episode.part(step), (step + 1) * episode.control_dt
         title = textwrap.fill(f"{seconds:.1f} s: {episode.captions[number]}", 26)
         axis.set_title(title, fontsize=9, color=style.series(number))
@@ -139,7 +183,7 @@ def draw_pose(qpos: np.ndarray, model: Any, title: str, path: pathlib.Path) -> N
     """Writes a picture of a robot in one pose as a PNG.
 
     Args:
-      qpos: `[nq]`, its first number is the robot's place along the x-axis.
+      qpos: `[nq]`.
       model: the robot's MuJoCo model, None without physics engine.
       title: above it.
       path: the file.
@@ -149,7 +193,7 @@ def draw_pose(qpos: np.ndarray, model: Any, title: str, path: pathlib.Path) -> N
     """
     figure = _pyplot().figure(figsize=(5, 4.6), layout="constrained")
     axis = figure.add_subplot()
-    _picture(axis, qpos, model, float(qpos[0]))
+    _picture(axis, qpos, model)
     axis.set_title(title, fontsize=9)
     figure.savefig(path, dpi=100)
     _pyplot().close(figure)
@@ -168,8 +212,10 @@ def _pyplot() -> Any:
     return plt
 
 
-def _picture(axis: Any, qpos: np.ndarray, model: Any, x: float) -> None:
-    """Draws a robot at x on its ground, which has a mark at each metre."""
+def _picture(axis: Any, qpos: np.ndarray, model: Any) -> None:
+    """Draws a robot on its ground, which has a mark at each metre."""
+    _, middle = view_of(model)
+    x = float(qpos[0]) if middle is None else middle
     low, high = x - HALF_WIDTH, x + HALF_WIDTH
     axis.set(xlim=(low, high), ylim=(-GROUND, 2 * HALF_WIDTH - 0.4), aspect="equal")
     axis.axhspan(-GROUND, 0, color="0.85")
@@ -177,39 +223,26 @@ def _picture(axis: Any, qpos: np.ndarray, model: Any, x: float) -> None:
         axis.plot([metre] * 2, [-0.06, 0], color="0.3", linewidth=1)
         if abs(metre - x) < HALF_WIDTH - 0.2:  # else cut off at the side
             axis.text(metre, -0.08, f"{metre} m", ha="center", va="top", fontsize=7)
-    for limb in limbs(model, qpos):
-        _capsule(axis, limb)
+    for shape in silhouettes(model, qpos):
+        face, edge = shape.colour or "none", "0.2" if shape.colour else "0.6"
+        axis.fill(*shape.outline.T, facecolor=face, edgecolor=edge, linewidth=0.8)
     axis.set(xticks=[], yticks=[])
 
 
-def _capsule(axis: Any, limb: Limb) -> None:
-    """Draws a capsule true to scale."""
-    from matplotlib.patches import Polygon
-
-    (x0, z0), (x1, z1) = limb.ends
-    angle = math.atan2(z1 - z0, x1 - x0)
-    half_turn = np.linspace(-math.pi / 2, math.pi / 2, 16) + angle
-    cap = limb.radius * np.column_stack([np.cos(half_turn), np.sin(half_turn)])
-    outline = np.concatenate([limb.ends[1] + cap, limb.ends[0] - cap])
-    axis.add_patch(
-        Polygon(outline, facecolor="#c9b18a", edgecolor="0.2", linewidth=0.8)
-    )
-
-
 def _curves(axis: Any, episode: Episode, frames: np.ndarray) -> None:
-    """Draws velocity and goal over time; dotted lines are where the pictures are."""
-    seconds = (np.arange(len(episode.x)) + 1) * episode.control_dt
-    axis.plot(seconds, episode.velocity, color="0.2", linewidth=1.2, label="velocity")
+    """Draws what is done and asked for; dotted lines are where the pictures are."""
+    seconds = (np.arange(len(episode.reward)) + 1) * episode.control_dt
+    name = episode.label.partition(",")[0]
+    axis.plot(seconds, episode.actual, color="0.2", linewidth=1.2, label=name)
     ends = [*episode.starts[1:], len(seconds)]
     for number, (first, end) in enumerate(zip(episode.starts, ends)):
         reward = episode.reward[first:end].mean()
         begin, finish = first * episode.control_dt, end * episode.control_dt
         axis.axvspan(begin, finish, color=style.series(number), alpha=0.12, linewidth=0)
-        if reward_name(episode.kind[first]) == "velocity":
-            goal = [episode.spec[first, 0]] * 2
-            label = "goal velocity" if number == 0 else None
+        if episode.goal is not None:
+            label = "goal" if number == 0 else None
             line = {"color": style.series(number), "linewidth": 2.5}
-            axis.plot([begin, finish], goal, label=label, **line)
+            axis.plot([begin, finish], [episode.goal[first]] * 2, label=label, **line)
         axis.text(
             (begin + finish) / 2,
             0.97,
@@ -224,5 +257,5 @@ def _curves(axis: Any, episode: Episode, frames: np.ndarray) -> None:
         axis.axvline(seconds[step], color="0.6", linewidth=0.8, linestyle=":")
     low, high = axis.get_ylim()
     axis.set_ylim(low, high + 0.15 * (high - low))
-    axis.set(xlim=(0, seconds[-1]), xlabel="time, s", ylabel="velocity along x, m/s")
+    axis.set(xlim=(0, seconds[-1]), xlabel="time, s", ylabel=episode.label)
     axis.legend(loc="lower right", fontsize=8, framealpha=0.9)

@@ -13,7 +13,7 @@ from jax import Array
 
 from cemrl_jax.agents.cemrl.agent import Agent
 from cemrl_jax.agents.cemrl.types import LearnerState
-from cemrl_jax.analysis.strip import words
+from cemrl_jax.analysis.describe import words
 from cemrl_jax.config import ConfigError
 from cemrl_jax.data.rollout import transition
 from cemrl_jax.envs import NonStationaryEnv, Task

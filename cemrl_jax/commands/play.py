@@ -229,15 +229,14 @@ def draw_breakdown(env: NonStationaryEnv, path: pathlib.Path) -> str:
 def strip_episode(show: video.Show) -> strip.Episode:
     """Returns the first episode as the strip draws it, until a fall at most."""
     recording, end = show.recording, show.length(0)
-    tasks = recording.transitions.task
+    label, actual, goal = describe.track(show.env, recording, 0)
     texts = describe.captions(show.env, recording, 0, end)
     return strip.Episode(
         control_dt=show.dt,
         qpos=np.asarray(recording.qpos[0, :end]),
-        x=np.asarray(recording.x[0, :end]),
-        velocity=np.asarray(recording.velocity[0, :end]),
-        kind=np.asarray(tasks.kind[0, :end]),
-        spec=np.asarray(tasks.spec[0, :end]).reshape(end, -1),
+        label=label,
+        actual=actual[:end],
+        goal=None if goal is None else goal[:end],
         reward=np.asarray(recording.transitions.reward[0, :end]),
         starts=tuple(start for start, _ in texts),
         captions=tuple(words for _, words in texts),

@@ -14,7 +14,7 @@ from helpers import (
     use_devices,
 )
 
-from cemrl_jax.analysis import strip, video
+from cemrl_jax.analysis import describe, strip, video
 from cemrl_jax.commands import play
 from cemrl_jax.config import ConfigError
 from cemrl_jax.envs.robots import Ant, HalfCheetah, Point
@@ -77,11 +77,13 @@ def test_an_episode_has_the_tasks_in_turn():
     assert episode.starts == (0, 10, 20)
     assert [episode.part(step) for step in (0, 9, 10, 30)] == [0, 0, 1, 2]
     specs = np.asarray(Velocity().sample(jax.random.key(0), 4).spec)
-    np.testing.assert_array_equal(episode.spec[[9, 10, 30], 0], specs[[2, 0, 1]])
-    way = 0.05 * episode.velocity[1:]
-    np.testing.assert_allclose(np.diff(episode.x), way, atol=1e-5)
+    assert episode.goal is not None
+    np.testing.assert_array_equal(episode.goal[[9, 10, 30]], specs[[2, 0, 1]])
+    assert episode.label == "velocity along x, m/s"
+    way = 0.05 * episode.actual[1:]
+    np.testing.assert_allclose(np.diff(episode.qpos[:, 0]), way, atol=1e-5)
     np.testing.assert_allclose(
-        episode.reward, -np.abs(episode.velocity - episode.spec[:, 0]), atol=1e-5
+        episode.reward, -np.abs(episode.actual - episode.goal), atol=1e-5
     )
 
 
@@ -100,7 +102,7 @@ def played(config, tasks, num_steps):
 
 def test_an_episode_ends_with_a_fall():
     config = tiny_config(env__robot=FallingPoint(limit=0.5, drift=0.11))
-    assert len(played(config, [0], 30).x) <= 10
+    assert len(played(config, [0], 30).reward) <= 10
 
 
 def test_four_tasks_that_differ_are_played_by_default():
@@ -115,12 +117,11 @@ def test_a_body_is_drawn_where_the_physics_has_it(robot, count):
     model = robot.simulator.model
     qpos = np.array(model.qpos0)
     qpos[0] = 3.0
-    shapes = strip.limbs(model, qpos)
+    shapes = strip.silhouettes(model, qpos)
     assert len(shapes) == count
-    ends = np.stack([limb.ends for limb in shapes])
-    assert np.all(np.abs(ends[..., 0] - 3) < 1.2)
-    lowest = min(limb.ends[:, 1].min() - limb.radius for limb in shapes)
-    assert lowest > -0.05
+    outlines = np.concatenate([shape.outline for shape in shapes])
+    assert np.all(np.abs(outlines[:, 0] - 3) < 1.3)
+    assert outlines[:, 1].min() > -0.05
 
 
 @pytest.mark.parametrize(
@@ -134,4 +135,4 @@ def test_a_body_is_drawn_where_the_physics_has_it(robot, count):
     ],
 )
 def test_a_task_in_words(reward, spec, words):
-    assert strip.words(kind_of(reward), np.array(spec)) == words
+    assert describe.words(kind_of(reward), np.array(spec)) == words

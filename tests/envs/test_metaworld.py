@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from metaworld_policies import scripted_policy
 
+from cemrl_jax.analysis import strip
 from cemrl_jax.envs import NonStationaryEnv
 from cemrl_jax.envs.adapters.gymnasium import GymnasiumEnv
 from cemrl_jax.envs.metaworld import models, starts
@@ -158,3 +159,17 @@ if __name__ == "__main__":
 
     for name in sys.argv[2:]:
         print(name, sys.argv[1], solved(name, sys.argv[1]), "of 50", flush=True)
+
+
+def test_the_arm_is_drawn_from_its_left_and_what_moves_in_colour():
+    robot = Sawyer().suited(Manipulation(("reach",)))
+    model = robot.simulator.model
+    shapes = strip.silhouettes(model, np.array(model.qpos0))
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    puck = data.geom("objGeom").xpos
+    (red,) = [shape for shape in shapes if shape.colour == (1, 0, 0)]
+    np.testing.assert_allclose(red.outline.mean(0), puck[1:], atol=0.01)
+    arm = np.concatenate([shape.outline for shape in shapes if shape.colour])
+    assert np.ptp(arm[:, 0]) > 0.5  # it reaches from its base to the table
+    assert any(shape.colour is None for shape in shapes)  # table and walls

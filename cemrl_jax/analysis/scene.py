@@ -118,7 +118,7 @@ class Drawn:
         pen = ImageDraw.Draw(picture)
         ground = round(0.82 * self._height)
         pen.rectangle((0, ground, self._width, self._height), GROUND)
-        _, middle = view_of(self._model)
+        middle = view_of(self._model).middle
         x = float(place[0]) if middle is None else middle
         half = self._width / 2 / self._scale
         for metre in range(int(x - half) - 1, int(x + half) + 2):

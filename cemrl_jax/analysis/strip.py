@@ -11,7 +11,7 @@ import itertools
 import math
 import pathlib
 import textwrap
-from typing import Any
+from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
@@ -20,8 +20,6 @@ from scipy import spatial
 from cemrl_jax.analysis import style
 from cemrl_jax.config import ConfigError
 
-HALF_WIDTH = 1.1
-"""Of a picture, m."""
 GROUND = 0.27
 """Depth of the ground that is drawn, m."""
 CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 32)) for f in (np.cos, np.sin)], 1)
@@ -73,20 +71,35 @@ class Silhouette:
     colour: tuple[float, float, float] | None
 
 
-def view_of(model: Any) -> tuple[int, float | None]:
-    """Returns how to look at a robot: the axis that goes to the right, and the middle.
+class View(NamedTuple):
+    """How a robot is looked at.
 
-    Runners are seen along the y-axis, wherever they are (None). An arm that stands is
-    seen from its left, since it reaches along the y-axis.
+    Attributes:
+      axis: that goes to the right, 0 or 1 for x or y.
+      middle: of the picture on it, m; None for where the robot is.
+      half_width: of the picture, m.
+    """
+
+    axis: int
+    middle: float | None
+    half_width: float
+
+
+def view_of(model: Any) -> View:
+    """Returns how to look at a robot.
+
+    Runners are seen along the y-axis, wherever they are. An arm that stands is seen
+    from its left, since it reaches along the y-axis.
 
     Args:
       model: its MuJoCo model; None for a point.
     """
     if model is None or int(model.jnt_type[0]) in MOVING:
-        return 0, None
+        return View(0, None, 1.1)
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
-    return 1, float(data.geom_xpos[model.body_weldid[model.geom_bodyid] > 0, 1].mean())
+    movable = model.body_weldid[model.geom_bodyid] > 0
+    return View(1, float(data.geom_xpos[movable, 1].mean()), 0.8)
 
 
 def silhouettes(model: Any, qpos: np.ndarray) -> list[Silhouette]:
@@ -101,7 +114,7 @@ def silhouettes(model: Any, qpos: np.ndarray) -> list[Silhouette]:
     """
     if model is None:
         return [Silhouette(np.array([qpos[0], 0.2]) + 0.2 * CIRCLE, BALL)]
-    axis, _ = view_of(model)
+    axis = view_of(model).axis
     data = mujoco.MjData(model)
     data.qpos[:] = qpos
     mujoco.mj_kinematics(model, data)
@@ -214,14 +227,14 @@ def _pyplot() -> Any:
 
 def _picture(axis: Any, qpos: np.ndarray, model: Any) -> None:
     """Draws a robot on its ground, which has a mark at each metre."""
-    _, middle = view_of(model)
+    _, middle, half_width = view_of(model)
     x = float(qpos[0]) if middle is None else middle
-    low, high = x - HALF_WIDTH, x + HALF_WIDTH
-    axis.set(xlim=(low, high), ylim=(-GROUND, 2 * HALF_WIDTH - 0.4), aspect="equal")
+    low, high = x - half_width, x + half_width
+    axis.set(xlim=(low, high), ylim=(-GROUND, 2 * half_width - 0.4), aspect="equal")
     axis.axhspan(-GROUND, 0, color="0.85")
     for metre in range(math.ceil(low), math.floor(high) + 1):
         axis.plot([metre] * 2, [-0.06, 0], color="0.3", linewidth=1)
-        if abs(metre - x) < HALF_WIDTH - 0.2:  # else cut off at the side
+        if abs(metre - x) < half_width - 0.2:  # else cut off at the side
             axis.text(metre, -0.08, f"{metre} m", ha="center", va="top", fontsize=7)
     for shape in silhouettes(model, qpos):
         face, edge = shape.colour or "none", "0.2" if shape.colour else "0.6"

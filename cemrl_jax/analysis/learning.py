@@ -215,7 +215,8 @@ def tables(experiments: list[Experiment]) -> str:
         ),
         _table(
             *("experiment", "changing [95 %]", "oracle", "blind", "z recovers"),
-            *("reward recovers", "window", "return lost", "class accuracy"),
+            *("reward recovers", "window", "return lost"),
+            *("class accuracy", "task from z"),
             rows=[_changing(name, own) for name, own in by_name.items()],
         ),
     ]
@@ -256,7 +257,7 @@ def _changing(name: str, own: dict[str, Experiment]) -> list[str]:
     one = own.get(CONTEXTS[0])
     bounds = [_bound(own, context, metric) for context in CONTEXTS[1:]]
     if one is None:
-        return [name, "", *bounds, "", "", "", "", ""]
+        return [name, "", *bounds, "", "", "", "", "", ""]
 
     def mean(metric: str, form: str) -> str:
         values = last(one, metric)
@@ -269,6 +270,7 @@ def _changing(name: str, own: dict[str, Experiment]) -> list[str]:
         str(one["config"]["encoder"]["window_steps"]),
         mean("recovery/lost_return", "{:.1f}"),
         mean("inference/class_accuracy", "{:.1%}"),
+        mean("inference/task_r2", "{:.1%}"),
     ]
 
 

@@ -157,6 +157,9 @@ def inferred(evaluation: Evaluation, config: Config) -> list[str]:
     if "inference/class_accuracy" in found:
         accuracy = found["inference/class_accuracy"]
         lines.append(f"class accuracy {accuracy:.1%}, windows full of one task")
+    if "inference/task_r2" in found:
+        share = found["inference/task_r2"]
+        lines.append(f"a linear map of z explains {share:.1%} of the tasks' parameters")
     return lines
 
 

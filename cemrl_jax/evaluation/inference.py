@@ -10,6 +10,7 @@ from cemrl_jax.evaluation.cases import Case
 from cemrl_jax.evaluation.statistics import (
     class_accuracy,
     confusion,
+    r_squared,
     recovery,
     settled,
 )
@@ -26,6 +27,7 @@ class Trace(struct.PyTreeNode):
       z: `[N, L, Z]` the task that the step acted on.
       inferred: int32 the class, -1 for none.
       base: int32 the true base task.
+      spec: `[N, L, S]` the true parameters of its reward.
       changed: bool, the step is the first of another task.
       alive: bool, the robot had not fallen before the step.
     """
@@ -34,6 +36,7 @@ class Trace(struct.PyTreeNode):
     z: Array
     inferred: Array
     base: Array
+    spec: Array
     changed: Array
     alive: Array
 
@@ -48,6 +51,7 @@ def trace(episodes: Episodes) -> Trace:
         z=episodes.belief.z,
         inferred=episodes.belief.inferred,
         base=task.base,
+        spec=task.spec.reshape(*task.base.shape, -1),
         changed=task_changes(task),
         alive=fallen == 0,
     )
@@ -58,13 +62,21 @@ def metrics(seen: Trace, window: int, num_classes: int) -> dict[str, float]:
 
     Args:
       seen: `[N, L]`, on the host.
-      window: T. The class counts in steps whose window is full of one task.
-      num_classes: K. With one class there is no accuracy.
+      window: T. What is inferred counts in steps whose window is full of one task.
+      num_classes: K. With one class there is no accuracy but `inference/task_r2`: how
+        much of the tasks' parameters a linear map of z explains, the mean over those
+        that vary. Where it is low z may be folded: tasks that differ share a value of
+        it, and no policy can tell them apart.
     """
     columns = [seen.z, seen.reward, seen.changed, seen.alive]
     result = recovery(*map(np.asarray, columns)).metrics()
     inferred, base = np.asarray(seen.inferred), np.asarray(seen.base)
     mask = settled(np.asarray(seen.changed), np.asarray(seen.alive), window)
+    if num_classes == 1:
+        z, spec = np.asarray(seen.z)[mask], np.asarray(seen.spec)[mask]
+        shares = [r_squared(z, column) for column in spec.T]
+        if np.isfinite(shares).any():
+            result["inference/task_r2"] = float(np.nanmean(shares))
     mask &= inferred >= 0
     if num_classes > 1 and mask.any():
         sizes = (num_classes, int(base.max()) + 1)

@@ -29,6 +29,7 @@ def a_run(folder: pathlib.Path, returns: list[float], **changes: Any) -> None:
             "seconds/train": 3600.0 * (number > 0),
             HEADLINE: value,
             "inference/class_accuracy": 0.5 if number % 2 == 0 else "",
+            "inference/task_r2": 0.25 if number % 2 == 0 else "",
         }
         for number, value in enumerate(returns)
     ]
@@ -68,6 +69,7 @@ def test_a_file_holds_every_evaluation_of_every_seed(page):
         "hours": [0, 1, 2],
         HEADLINE: [-300, -20, -21],
         "inference/class_accuracy": [0.5, None, 0.5],
+        "inference/task_r2": [0.25, None, 0.25],
     }
 
 
@@ -78,7 +80,7 @@ def test_the_table_has_all_seeds_at_their_end_and_the_bounds(page):
     assert own[2:4] == ["3", "-21.0 [-31.0, -11.0]"]
     assert own[4:6] == ["-31.0", "2.10"]
     assert own[7:] == ["-9.0", ""]
-    assert cells(page, 1)[-1] == "50.0%"
+    assert cells(page, 1)[-2:] == ["50.0%", "25.0%"]
 
 
 def test_the_authors_level_is_reached_when_all_seeds_together_reach_it(page):

@@ -72,7 +72,7 @@ def metrics(seen: Trace, window: int, num_classes: int) -> dict[str, float]:
     result = recovery(*map(np.asarray, columns)).metrics()
     inferred, base = np.asarray(seen.inferred), np.asarray(seen.base)
     mask = settled(np.asarray(seen.changed), np.asarray(seen.alive), window)
-    if num_classes == 1:
+    if num_classes == 1 and mask.any():
         z, spec = np.asarray(seen.z)[mask], np.asarray(seen.spec)[mask]
         shares = [r_squared(z, column) for column in spec.T]
         if np.isfinite(shares).any():

@@ -161,11 +161,11 @@ def _first(reached: Any, never: int) -> int:
 def r_squared(z: np.ndarray, target: np.ndarray) -> float:
     """Returns how much of the variance of `[N]` a linear map of z `[N, Z]` explains.
 
-    NaN where the target does not vary or there are too few points.
+    NaN where the target does not vary, there are too few points, or z is not finite.
     """
     target = np.asarray(target, np.float64)
     spread = np.square(target - target.mean()).sum()
-    if spread == 0 or len(target) < z.shape[-1] + 2:
+    if spread == 0 or len(target) < z.shape[-1] + 2 or not np.isfinite(z).all():
         return float("nan")
     inputs = np.column_stack([np.asarray(z, np.float64), np.ones(len(target))])
     fit, *_ = np.linalg.lstsq(inputs, target, rcond=None)

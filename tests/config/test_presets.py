@@ -70,7 +70,8 @@ def no_evaluation(*_):
         zeros = jnp.zeros_like(part[0].frozen, jnp.float32)
         step, number = zeros[:, None], zeros[:, None].astype(jnp.int32)
         no = number > 0
-        traces = Trace(step, step[..., None], number, number, no, no)
+        many = step[..., None]
+        traces = Trace(step, many, number, number, many, no, no)
         return Scores(zeros, traces, None)
 
     return nothing

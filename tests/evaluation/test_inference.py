@@ -58,3 +58,13 @@ def test_with_one_class_the_task_is_read_from_z_by_a_linear_map():
     goal = np.broadcast_to(np.linspace(0, 2, LENGTH), (2, LENGTH))[..., None]
     folded = a_trace(spec=goal, z=np.abs(goal - 1))
     assert metrics(folded, WINDOW, num_classes=1)["inference/task_r2"] < 0.1
+
+
+def test_before_a_window_is_full_nothing_is_read():
+    found = metrics(a_trace(), LENGTH, num_classes=1)
+    assert "inference/task_r2" not in found
+
+
+def test_a_policy_whose_numbers_are_lost_reads_nothing():
+    lost = a_trace(z=np.full((2, LENGTH, 1), np.nan))
+    assert "inference/task_r2" not in metrics(lost, WINDOW, num_classes=1)

@@ -108,6 +108,7 @@ class Drawn:
     def __init__(self, model: Any, width: int, height: int) -> None:
         """Of a model, or of a point where it is None."""
         self._model, self._width, self._height = model, width, height
+        self._view = view_of(model)
         self._scale = height / 2.4  # pixels of a metre
 
     def draw(self, qpos: np.ndarray, place: np.ndarray) -> np.ndarray:
@@ -118,7 +119,7 @@ class Drawn:
         pen = ImageDraw.Draw(picture)
         ground = round(0.82 * self._height)
         pen.rectangle((0, ground, self._width, self._height), GROUND)
-        middle = view_of(self._model).middle
+        middle = self._view.middle
         x = float(place[0]) if middle is None else middle
         half = self._width / 2 / self._scale
         for metre in range(int(x - half) - 1, int(x + half) + 2):
@@ -126,7 +127,7 @@ class Drawn:
             pen.line((mark, ground, mark, ground + 8), OUTLINE, 2)
             pen.text((mark + 4, ground + 6), f"{metre} m", OUTLINE)
         corner = np.array([self._width / 2 - x * self._scale, ground])
-        for shape in silhouettes(self._model, qpos):
+        for shape in silhouettes(self._model, qpos, self._view.axis):
             outline = corner + shape.outline * [self._scale, -self._scale]
             fill = shape.colour and tuple(round(255 * part) for part in shape.colour)
             pen.polygon([*map(tuple, outline)], fill, OUTLINE, 2)

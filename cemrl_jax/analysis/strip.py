@@ -102,7 +102,7 @@ def view_of(model: Any) -> View:
     return View(1, float(data.geom_xpos[movable, 1].mean()), 0.8)
 
 
-def silhouettes(model: Any, qpos: np.ndarray) -> list[Silhouette]:
+def silhouettes(model: Any, qpos: np.ndarray, axis: int) -> list[Silhouette]:
     """Returns what is seen of a robot in a pose from the side, the farthest first.
 
     A mesh is drawn as its convex hull. What MuJoCo's viewer hides at its start (groups
@@ -111,10 +111,10 @@ def silhouettes(model: Any, qpos: np.ndarray) -> list[Silhouette]:
     Args:
       model: its MuJoCo model; None draws a ball at `qpos`.
       qpos: `[nq]`.
+      axis: that goes to the right, see `View`.
     """
     if model is None:
         return [Silhouette(np.array([qpos[0], 0.2]) + 0.2 * CIRCLE, BALL)]
-    axis = view_of(model).axis
     data = mujoco.MjData(model)
     data.qpos[:] = qpos
     mujoco.mj_kinematics(model, data)
@@ -181,9 +181,10 @@ def draw(episode: Episode, model: Any, num_frames: int, path: pathlib.Path) -> N
     figure = _pyplot().figure(figsize=(2 * num_frames, 4.6), layout="constrained")
     grid = figure.add_gridspec(2, num_frames, height_ratios=(1, 0.9))
     frames = np.linspace(0, len(episode.reward) - 1, num_frames).round().astype(int)
+    view = view_of(model)
     for column, step in enumerate(frames):
         axis = figure.add_subplot(grid[0, column])
-        _picture(axis, episode.qpos[step], model)
+        _picture(axis, episode.qpos[step], model, view)
         number, seconds = episode.part(step), (step + 1) * episode.control_dt
         title = textwrap.fill(f"{seconds:.1f} s: {episode.captions[number]}", 26)
         axis.set_title(title, fontsize=9, color=style.series(number))
@@ -206,7 +207,7 @@ def draw_pose(qpos: np.ndarray, model: Any, title: str, path: pathlib.Path) -> N
     """
     figure = _pyplot().figure(figsize=(5, 4.6), layout="constrained")
     axis = figure.add_subplot()
-    _picture(axis, qpos, model)
+    _picture(axis, qpos, model, view_of(model))
     axis.set_title(title, fontsize=9)
     figure.savefig(path, dpi=100)
     _pyplot().close(figure)
@@ -225,10 +226,10 @@ def _pyplot() -> Any:
     return plt
 
 
-def _picture(axis: Any, qpos: np.ndarray, model: Any) -> None:
+def _picture(axis: Any, qpos: np.ndarray, model: Any, view: View) -> None:
     """Draws a robot on its ground, which has a mark at each metre."""
-    _, middle, half_width = view_of(model)
-    x = float(qpos[0]) if middle is None else middle
+    half_width = view.half_width
+    x = float(qpos[0]) if view.middle is None else view.middle
     low, high = x - half_width, x + half_width
     axis.set(xlim=(low, high), ylim=(-GROUND, 2 * half_width - 0.4), aspect="equal")
     axis.axhspan(-GROUND, 0, color="0.85")
@@ -236,7 +237,7 @@ def _picture(axis: Any, qpos: np.ndarray, model: Any) -> None:
         axis.plot([metre] * 2, [-0.06, 0], color="0.3", linewidth=1)
         if abs(metre - x) < half_width - 0.2:  # else cut off at the side
             axis.text(metre, -0.08, f"{metre} m", ha="center", va="top", fontsize=7)
-    for shape in silhouettes(model, qpos):
+    for shape in silhouettes(model, qpos, view.axis):
         face, edge = shape.colour or "none", "0.2" if shape.colour else "0.6"
         axis.fill(*shape.outline.T, facecolor=face, edgecolor=edge, linewidth=0.8)
     axis.set(xticks=[], yticks=[])

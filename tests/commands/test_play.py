@@ -4,6 +4,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 from helpers import (
@@ -117,11 +118,19 @@ def test_a_body_is_drawn_where_the_physics_has_it(robot, count):
     model = robot.simulator.model
     qpos = np.array(model.qpos0)
     qpos[0] = 3.0
-    shapes = strip.silhouettes(model, qpos)
+    shapes = strip.silhouettes(model, qpos, axis=0)
     assert len(shapes) == count
     outlines = np.concatenate([shape.outline for shape in shapes])
-    assert np.all(np.abs(outlines[:, 0] - 3) < 1.3)
+    leg = 0.08  # the radius that the ends of the longest legs have around them
+    assert np.all(np.abs(outlines[:, 0] - 3) < 1.2 + leg)
     assert outlines[:, 1].min() > -0.05
+    data = mujoco.MjData(model)
+    data.qpos[:] = qpos
+    mujoco.mj_kinematics(model, data)
+    middles = [np.ptp(s.outline, 0) / 2 + s.outline.min(0) for s in shapes]
+    there = data.geom_xpos[1:, [0, 2]]  # the ground is the first
+    in_order = lambda points: sorted(map(tuple, np.round(points, 2)))  # noqa: E731
+    np.testing.assert_allclose(in_order(middles), in_order(there), atol=0.011)
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ if __name__ == "__main__":
 def test_the_arm_is_drawn_from_its_left_and_what_moves_in_colour():
     robot = Sawyer().suited(Manipulation(("reach",)))
     model = robot.simulator.model
-    shapes = strip.silhouettes(model, np.array(model.qpos0))
+    shapes = strip.silhouettes(model, np.array(model.qpos0), strip.view_of(model).axis)
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
     puck = data.geom("objGeom").xpos

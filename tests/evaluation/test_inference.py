@@ -47,6 +47,7 @@ def test_a_class_that_comes_late_costs_accuracy():
 def test_what_is_not_defined_is_left_out():
     still = a_trace(changed=np.zeros((2, LENGTH), bool))
     assert set(metrics(still, WINDOW, num_classes=2)) == {"inference/class_accuracy"}
+    assert set(metrics(still, WINDOW, num_classes=1)) == {"inference/task_r2"}
     constant = still.replace(spec=np.ones((2, LENGTH, 1)))
     assert metrics(constant, WINDOW, num_classes=1) == {}
     without = still.replace(inferred=np.full((2, LENGTH), -1))

@@ -1,4 +1,6 @@
 """`scripts/play.py` and the strip that it draws."""
+# mujoco comes without type stubs:
+# pyright: reportAttributeAccessIssue=false
 
 import sys
 

@@ -170,6 +170,14 @@ def test_every_number_of_a_row_is_finite_and_positive(rows):
         assert all(math.isfinite(value) and value > 0 for value in numbers(row))
 
 
+def test_a_rollout_on_real_physics_is_measured_though_it_keeps_what_would_break():
+    config = tiny_config(env=preset("quickstart").env)
+    subject = benchmark.Subject.of(config)
+    row = benchmark.measure_rollout(subject, num_devices=1, num_repeats=1)
+    assert 0 < row["env_steps_per_second"]
+    assert row["physics_steps_per_second"] == 5 * row["env_steps_per_second"]
+
+
 def test_rates_and_shares_follow_from_the_seconds(rows):
     for row in rows:
         seconds, steps = row["seconds"], row["num_envs"] * row["num_steps"]

@@ -37,7 +37,7 @@ def get_config() -> Config:
             initial_temperature=0.2,
             independent_transitions=True,
         ),
-        train=TrainConfig(num_epochs=80, num_updates=1000, final_learning_rate=0.2),
+        train=TrainConfig(num_epochs=80, num_updates=1000, final_learning_rate=0.02),
         evaluation=EvaluationConfig(interval=5),
         checkpoint=CheckpointConfig(interval=10),
     )

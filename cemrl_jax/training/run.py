@@ -132,8 +132,9 @@ def describe(config: Config, num_seeds: int = 1) -> str:
     algorithm = make_algorithm(config, env)
     learner = jax.eval_shape(algorithm.init, jax.random.key(0))
     params = algorithm.num_parameters(learner)
-    tasks = make_pools(config)["train"]
-    example = state.example_transition(env, state.first(tasks))
+    example = jax.eval_shape(
+        lambda: state.example_transition(env, state.first(make_pools(config)["train"]))
+    )
     num_envs, length = config.rollout.num_envs, config.replay_length
     size = replay.num_bytes(example, num_envs, length) * num_seeds
     engine = config.env.resolved_engine

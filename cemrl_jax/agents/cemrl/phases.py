@@ -80,6 +80,7 @@ def mean_over_updates(
       which it was finite. The others are of skipped steps, which are counted.
     """
     first = jax.eval_shape(draw, jax.tree.map(lambda leaf: leaf[0], inputs))
+    update = jax.jit(update, inline=True)  # traced once for its shapes and the loop
     names = list(jax.eval_shape(lambda *args: update(*args)[1], state, first))
 
     def step(carry: Compact, drawn: Compact) -> tuple[Compact, None]:

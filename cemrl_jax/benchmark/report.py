@@ -73,6 +73,10 @@ METRICS = (
 
 ORIGINAL = {
     "a reconstruction step": ("model_steps_per_second", 1 / 73.39e-3),
+    "the same in segments of 8 windows": (
+        "model_segments_updates_per_second",
+        1 / 73.39e-3,
+    ),
     "a policy step": ("policy_steps_per_second", 1 / 26.96e-3),
     "relabelling a transition": ("embed_points_per_second", 4752.0),
     "an environment step": ("env_steps_per_second", 1166.0),
@@ -282,6 +286,8 @@ def _against_original(rows: list[Row]) -> str | None:
     lines = ["| | original, ms | here, ms | times as fast |", "|---|---:|---:|---:|"]
     for name, (field, rate) in ORIGINAL.items():
         for row in rows if field == "env_steps_per_second" else rows[-1:]:
+            if field not in row:  # segments are measured since 2026-11-24
+                continue
             label = name
             if field == "env_steps_per_second":
                 label += f", {row['num_envs']:,} side by side"

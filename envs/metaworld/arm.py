@@ -85,7 +85,6 @@ class Sawyer(Simulated):
             ls_iterations=8,
             readings=("xpos", "xquat"),
             current_readings=True,
-            meets=self.structure.meets,
         )
 
     @property

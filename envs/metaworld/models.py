@@ -6,10 +6,11 @@ is used.
 # mujoco comes without type stubs:
 # pyright: reportAttributeAccessIssue=false
 
+import collections
 import dataclasses
 import functools
 import importlib.util
-import itertools
+import json
 import math
 import pathlib
 from collections.abc import Callable, Iterable
@@ -24,9 +25,16 @@ MISSING = (
     "name='sawyer' needs the model files of Meta-World: pip install --no-deps"
     " metaworld==3.1.1 (its dependencies pin an older mujoco)"
 )
-CLAWS = ("leftclaw", "leftpad", "rightclaw", "rightpad")
-"""Bodies of the fingers."""
+CONTACTS = pathlib.Path(__file__).with_name("contacts.json")
+"""What collides in each file, by `geom_names`: a geom and those that it may meet.
+
+`tests/fixtures/make_metaworld_contacts.py` makes it, and says how.
+"""
 TABLE = "tablelink"
+MARGIN = 1e-3
+"""Closer than this geoms touch, m: the largest margin of the files."""
+HULL_VERTICES = 32
+"""Of the hull of a mesh on MJX, at most."""
 Point = tuple[float, float, float]
 HAND_BOX = ((-0.5, 0.4, 0.05), (0.5, 1.0, 0.5))
 """Where the mocap body may be in most structures, m."""
@@ -45,31 +53,18 @@ class Structure:
     Attributes:
       file: name of the XML file in the package's folder "sawyer_xyz".
       names: the tasks.
-      meets: pairs of bodies whose geoms collide; nothing else does. They are those
-        that were seen to touch, and fingers with all that moves. Without any, all that
-        the file lets collide does, which C MuJoCo can do and MJX cannot.
       fixture: body that a task places, None if there is none.
       hand_box: where the mocap body may be, m.
     """
 
     file: str
     names: tuple[str, ...]
-    meets: tuple[tuple[str, str], ...] = ()
     fixture: str | None = None
     hand_box: tuple[Point, Point] = HAND_BOX
 
 
-def fingers(*bodies: str) -> tuple[tuple[str, str], ...]:
-    """Returns pairs of each finger with each body."""
-    return tuple(itertools.product(CLAWS, bodies))
-
-
 STRUCTURES = (
-    Structure(
-        "sawyer_pick_place_v3.xml",
-        ("reach", "push", "pick-place"),
-        meets=(*fingers("obj", TABLE), ("obj", TABLE)),
-    ),
+    Structure("sawyer_pick_place_v3.xml", ("reach", "push", "pick-place")),
     Structure("sawyer_door_pull.xml", ("door-open", "door-close"), fixture="door"),
     Structure("sawyer_drawer.xml", ("drawer-close", "drawer-open"), fixture="drawer"),
     Structure(
@@ -122,26 +117,37 @@ def assets() -> pathlib.Path:
     return pathlib.Path(found.origin).parent / "assets"
 
 
+@functools.cache
+def contacts() -> dict[str, dict[str, list[str]]]:
+    """Returns file -> name of a geom -> names of those that it meets."""
+    return json.loads(CONTACTS.read_text())
+
+
+def geom_names(model: mujoco.MjModel) -> dict[int, str]:
+    """Returns the names of geoms that can collide: their body's and a number.
+
+    A body without a name goes by that of the body that it is part of.
+    """
+    names, counts = {}, collections.Counter()
+    for geom in np.flatnonzero(model.geom_contype | model.geom_conaffinity):
+        body = model.geom_bodyid[geom]
+        while not model.body(body).name:
+            body = model.body_parentid[body]
+        owner = model.body(body).name
+        names[int(geom)] = f"{owner}/{counts[owner]}"
+        counts[owner] += 1
+    return names
+
+
 @dataclasses.dataclass(frozen=True)
 class SawyerFile(ModelFile):
-    """See `ModelFile`; margins and the solver stay as they are.
-
-    Where pairs are explicit, they are what C MuJoCo would make of their two geoms.
-
-    Attributes:
-      meets: see `Structure`.
-    """
-
-    meets: tuple[tuple[str, str], ...] = ()
+    """See `ModelFile`; margins and the solver stay as they are."""
 
     def compile(
         self, edit: Callable[[mujoco.MjSpec], None] = lambda spec: None
     ) -> mujoco.MjModel:
         """See `ModelFile.compile`."""
-        path = str(assets() / "sawyer_xyz" / self.file)
-        spec = mujoco.MjSpec.from_file(path)
-        if self.meets:
-            _make_pairs(spec, mujoco.MjModel.from_xml_path(path), self.meets)
+        spec = mujoco.MjSpec.from_file(self._path)
         spec.body("mocap").quat = MOCAP_QUATERNION
         edit(spec)
         model = spec.compile()
@@ -149,50 +155,47 @@ class SawyerFile(ModelFile):
         model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_MULTICCD
         return model
 
+    @property
+    def _path(self) -> str:
+        return str(assets() / "sawyer_xyz" / self.file)
+
+    def make_pairs(self, spec: mujoco.MjSpec) -> None:
+        """Lets only those geoms collide that `contacts` names, as before."""
+        plain = mujoco.MjModel.from_xml_path(self._path)
+        numbers = {name: number for number, name in geom_names(plain).items()}
+        geoms = list(spec.geoms)
+        for number, geom in enumerate(geoms):
+            geom.name = geom.name or f"geom {number}"
+            geom.contype = geom.conaffinity = 0
+        for first, others in contacts()[self.file].items():
+            for second in others:
+                pair = (numbers[first], numbers[second])
+                names = {f"geomname{n}": geoms[g].name for n, g in enumerate(pair, 1)}
+                spec.add_pair(**names, **_contact(plain, *pair))
+
     def edit_for_mjx(self, spec: mujoco.MjSpec) -> None:
-        """Gives cylinders that meet boxes a prism to do so, tables a plane on top.
+        """Gives cylinders that meet boxes or meshes a prism to do so, and more.
 
-        MJX knows no margin of meshes, so the prism is larger by the pair's margin.
-
-        Raises:
-          ValueError: nobody has said what collides.
+        Pairs are explicit. The table is a plane where it is but one box. MJX knows no
+        margin of meshes, so a prism is larger by the pair's margin, and the hand's mesh
+        has none; its hull has few vertices.
         """
-        if not self.meets:
-            raise ValueError(
-                f"engine='mjx' cannot do what collides in {self.file}: use 'mujoco'"
-            )
+        self.make_pairs(spec)
         for pair in spec.pairs:
             for side, other in (("geomname1", "geomname2"), ("geomname2", "geomname1")):
                 geom, met = (spec.geom(getattr(pair, x)) for x in (side, other))
                 if _is(geom, "box") and geom.parent.name == TABLE:
                     _flatten(geom)
-                if _is(geom, "cylinder") and not _is(met, "plane"):
+                if _is(geom, "cylinder") and (_is(met, "box") or _is(met, "mesh")):
                     setattr(pair, side, _add_prism(spec, geom, pair.margin))
+                    pair.margin = 0
+                if _is(geom, "mesh"):
+                    spec.mesh(geom.meshname).maxhullvert = HULL_VERTICES
                     pair.margin = 0
 
 
 def _is(geom: Any, kind: str) -> bool:
     return geom.type == getattr(mujoco.mjtGeom, f"mjGEOM_{kind.upper()}")
-
-
-def _make_pairs(
-    spec: mujoco.MjSpec, plain: mujoco.MjModel, meets: Iterable[tuple[str, str]]
-) -> None:
-    """Turns collisions off, but for those of bodies that meet."""
-    geoms = list(spec.geoms)
-    for number, geom in enumerate(geoms):
-        geom.name = geom.name or f"geom {number}"
-    collides = plain.geom_contype.astype(bool) | plain.geom_conaffinity.astype(bool)
-    own = {
-        name: np.flatnonzero(collides & (plain.geom_bodyid == plain.body(name).id))
-        for name in itertools.chain(*meets)
-    }
-    for first, second in meets:
-        for pair in itertools.product(own[first], own[second]):
-            names = {f"geomname{n}": geoms[g].name for n, g in enumerate(pair, 1)}
-            spec.add_pair(**names, **_contact(plain, *pair))
-    for geom in geoms:
-        geom.contype = geom.conaffinity = 0
 
 
 def _contact(model: mujoco.MjModel, first: Any, second: Any) -> dict[str, Any]:
@@ -214,7 +217,9 @@ def _contact(model: mujoco.MjModel, first: Any, second: Any) -> dict[str, Any]:
 
 
 def _flatten(geom: Any) -> None:
-    """Makes an upright box the plane of its top: what is on it cannot leave it."""
+    """Makes a body's only box the plane of its top: what is on it cannot leave it."""
+    if sum(_is(other, "box") for other in geom.parent.geoms) > 1:
+        return
     height = geom.size[2]
     geom.type = mujoco.mjtGeom.mjGEOM_PLANE
     geom.pos = [*geom.pos[:2], geom.pos[2] + height]

@@ -17,6 +17,7 @@ from cemrl_jax.envs import NonStationaryEnv
 from cemrl_jax.envs.adapters.gymnasium import GymnasiumEnv
 from cemrl_jax.envs.metaworld import models, starts
 from cemrl_jax.envs.metaworld.arm import Sawyer
+from cemrl_jax.envs.metaworld.scene import SOURCES
 from cemrl_jax.envs.metaworld.tasks import Manipulation
 from cemrl_jax.envs.robots import Point
 from cemrl_jax.envs.schedules import Sequence, Stationary
@@ -26,7 +27,6 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("metaworld") is None, reason="no metaworld"
 )
 NUM_STEPS = 500
-PAIRED = [structure for structure in models.STRUCTURES if structure.meets]
 
 
 def environment(names, engine="mujoco", schedule=None):
@@ -56,23 +56,22 @@ def solved(name, engine, num_vectors=50, num_steps=NUM_STEPS):
     return int(success.sum())
 
 
-@pytest.mark.parametrize("structure", PAIRED, ids=lambda x: x.names[0])
+@pytest.mark.parametrize("structure", models.STRUCTURES, ids=lambda x: x.names[0])
 def test_explicit_pairs_are_the_collisions_of_the_package(structure):
-    file = models.SawyerFile(structure.file, 5, 4, 8, (), meets=structure.meets)
-    plain = mujoco.MjModel.from_xml_path(
-        str(models.assets() / "sawyer_xyz" / structure.file)
-    )
-    plain.eq_data[0] = models.WELD
-    plain.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_MULTICCD
-    start = starts.poses()[structure.names[-1]]
+    file, name = models.SawyerFile(structure.file, 5, 4, 8, ()), structure.names[-1]
+    start, thing = starts.poses()[name], SOURCES[name].position
+    lift = 0.15 if name.startswith("button") else 0.0
     paths = []
-    for model in (plain, file.compile()):
+    for model in (file.compile(), file.compile(file.make_pairs)):
         data, rng = mujoco.MjData(model), np.random.default_rng(0)
         data.qpos[:], data.qvel[:] = start.qpos, start.qvel
         data.mocap_pos[0], path = start.hand, []
-        for step in range(60):  # down to the object, then about
-            way = [0, 0, -0.01] if step < 20 else rng.uniform(-0.01, 0.01, 3)
-            data.mocap_pos[0] = np.clip(data.mocap_pos[0] + way, *models.HAND_BOX)
+        for step in range(100):  # to the thing, a button's from above, and about
+            aim = getattr(data, thing.kind)(thing.name).xpos.copy()
+            aim[2] += lift * (step < 60)
+            way = np.clip(aim - data.mocap_pos[0], -0.01, 0.01) if step else np.zeros(3)
+            way += rng.uniform(-0.01, 0.01, 3)
+            data.mocap_pos[0] = np.clip(data.mocap_pos[0] + way, *structure.hand_box)
             data.mocap_quat[0], data.ctrl[:] = models.MOCAP_QUATERNION, [1, -1]
             mujoco.mj_step(model, data, 5)
             path.append(data.qpos.copy())
@@ -81,16 +80,18 @@ def test_explicit_pairs_are_the_collisions_of_the_package(structure):
     assert np.ptp(np.array(paths[0])[:, 9:], 0).max() > 1e-3  # something was moved
 
 
-@pytest.mark.parametrize("structure", PAIRED, ids=lambda x: x.names[0])
+@pytest.mark.parametrize("structure", models.STRUCTURES, ids=lambda x: x.names[0])
 def test_what_mjx_needs_leaves_masses_and_derived_constants(structure):
-    file = models.SawyerFile(structure.file, 5, 4, 8, (), meets=structure.meets)
+    file = models.SawyerFile(structure.file, 5, 4, 8, ())
     ours, mjx = file.compile(), file.compile(file.edit_for_mjx)
     moves = ours.body_weldid > 0
     for field in ("body_mass", "body_inertia", "body_invweight0", "body_ipos"):
         pair = [getattr(model, field)[moves] for model in (ours, mjx)]
         np.testing.assert_array_equal(*pair, err_msg=field)
     np.testing.assert_array_equal(ours.dof_invweight0, mjx.dof_invweight0)
-    assert mjx.npair == ours.npair == len(structure.meets)
+    assert ours.npair == 0
+    assert mjx.npair == sum(map(len, models.contacts()[structure.file].values()))
+    assert not mjx.geom_contype.any()
 
 
 def test_a_change_brings_another_target_and_moves_nothing():

@@ -18,14 +18,15 @@ def get_config() -> Config:
     """The same task as cheetah-stationary-vel with smaller networks, fused updates.
 
     Layer normalisation keeps the critic from running away at this learning rate. The
-    ELBO learns from segments, which makes an update 1.3 times as fast.
+    ELBO learns from segments, which makes an update 1.3 times as fast. A z of two
+    numbers stays readable while it changes, which one of one does not.
     """
     return Config(
         name="quickstart",
         env=cheetah_stationary_vel.get_config().env,
         rollout=RolloutConfig(num_envs=160, num_steps=200),
         replay=ReplayConfig(capacity=2_000_000),
-        encoder=EncoderConfig(width_factor=1.5),
+        encoder=EncoderConfig(latent_size=2, width_factor=1.5),
         elbo=ElboConfig(
             decoder_width_factor=4.0, learning_rate=1e-3, windows_per_segment=8
         ),

@@ -2,16 +2,17 @@
 
 from cemrl_jax.config import Config
 from cemrl_jax.configs import cheetah_non_stationary_vel
-from cemrl_jax.configs.base import fast
+from cemrl_jax.configs.base import fast, find_gait
 
 
 def get_config() -> Config:
-    """`fast` with three times the environments and twice the batch, which pay here."""
-    return fast(
-        cheetah_non_stationary_vel.get_config(),
-        num_epochs=100,
-        learning_rate=4e-4,
-        elbo_learning_rate=5e-4,
-        steps_per_epoch=102_400,
-        batch_size=512,
+    """`fast` with three times the environments, which pay here, and `find_gait`."""
+    return find_gait(
+        fast(
+            cheetah_non_stationary_vel.get_config(),
+            num_epochs=100,
+            learning_rate=4e-4,
+            elbo_learning_rate=5e-4,
+            steps_per_epoch=102_400,
+        )
     )

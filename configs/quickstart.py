@@ -19,7 +19,7 @@ def get_config() -> Config:
 
     Layer normalisation keeps the critic from running away at this learning rate. The
     ELBO learns from segments, which makes an update 1.3 times as fast. A z of two
-    numbers stays readable while it changes, which one of one does not.
+    numbers stays readable while it is learnt, which one of one does not.
     """
     return Config(
         name="quickstart",

@@ -31,8 +31,6 @@ CONTACTS = pathlib.Path(__file__).with_name("contacts.json")
 `tests/fixtures/make_metaworld_contacts.py` makes it, and says how.
 """
 TABLE = "tablelink"
-MARGIN = 1e-3
-"""Closer than this geoms touch, m: the largest margin of the files."""
 HULL_VERTICES = 32
 """Of the hull of a mesh on MJX, at most."""
 Point = tuple[float, float, float]
@@ -160,7 +158,7 @@ class SawyerFile(ModelFile):
         return str(assets() / "sawyer_xyz" / self.file)
 
     def make_pairs(self, spec: mujoco.MjSpec) -> None:
-        """Lets only those geoms collide that `contacts` names, as before."""
+        """Lets those geoms collide that `contacts` names, as the file has it, alone."""
         plain = mujoco.MjModel.from_xml_path(self._path)
         numbers = {name: number for number, name in geom_names(plain).items()}
         geoms = list(spec.geoms)
@@ -174,11 +172,11 @@ class SawyerFile(ModelFile):
                 spec.add_pair(**names, **_contact(plain, *pair))
 
     def edit_for_mjx(self, spec: mujoco.MjSpec) -> None:
-        """Gives cylinders that meet boxes or meshes a prism to do so, and more.
+        """Names the pairs that collide, and gives them shapes that MJX knows.
 
-        Pairs are explicit. The table is a plane where it is but one box. MJX knows no
-        margin of meshes, so a prism is larger by the pair's margin, and the hand's mesh
-        has none; its hull has few vertices.
+        Cylinders meet boxes and meshes as prisms, the table is a plane where it is but
+        one box, and the hulls of meshes have few vertices. MJX knows no margin of
+        meshes: a prism is larger by the pair's, the hand's mesh goes without.
         """
         self.make_pairs(spec)
         for pair in spec.pairs:

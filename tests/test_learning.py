@@ -106,6 +106,7 @@ def half_cheetah(name: str, seed: int) -> Config:
     config.replay.capacity = 400_000
     config.sac.batch_size = 128
     config.train.num_epochs, config.train.num_updates = 12, 800
+    config.train.final_learning_rate = 0.2  # so few updates are not to be small ones
     config.evaluation.interval = 12
     config.checkpoint.interval = 100
     config.checkpoint.replay = False

@@ -179,10 +179,13 @@ class SawyerFile(ModelFile):
         meshes: a prism is larger by the pair's, the hand's mesh goes without.
         """
         self.make_pairs(spec)
+        tops = {pair.geomname1 for pair in spec.pairs}
+        tops |= {pair.geomname2 for pair in spec.pairs}
+        tops = {name for name in tops if spec.geom(name).parent.name == TABLE}
         for pair in spec.pairs:
             for side, other in (("geomname1", "geomname2"), ("geomname2", "geomname1")):
                 geom, met = (spec.geom(getattr(pair, x)) for x in (side, other))
-                if _is(geom, "box") and geom.parent.name == TABLE:
+                if _is(geom, "box") and {geom.name} == tops:
                     _flatten(geom)
                 if _is(geom, "cylinder") and (_is(met, "box") or _is(met, "mesh")):
                     setattr(pair, side, _add_prism(spec, geom, pair.margin))
@@ -215,9 +218,7 @@ def _contact(model: mujoco.MjModel, first: Any, second: Any) -> dict[str, Any]:
 
 
 def _flatten(geom: Any) -> None:
-    """Makes a body's only box the plane of its top: what is on it cannot leave it."""
-    if sum(_is(other, "box") for other in geom.parent.geoms) > 1:
-        return
+    """Makes an upright box the plane of its top: what is on it cannot leave it."""
     height = geom.size[2]
     geom.type = mujoco.mjtGeom.mjGEOM_PLANE
     geom.pos = [*geom.pos[:2], geom.pos[2] + height]

@@ -114,8 +114,12 @@ def half_cheetah(name: str, seed: int) -> Config:
 
 
 def test_a_half_cheetah_learns_to_run_at_goal_velocities(tmp_path):
-    """Standing still earns -300."""
+    """Standing still earns -300.
+
+    The bound is of a z of one number; two learn later, and more in the end.
+    """
     config = half_cheetah("quickstart", 0)
+    config.encoder.latent_size = 1
     assert last_returns(config, tmp_path / "run")[-1] > -200
 
 

@@ -16,7 +16,7 @@ import cemrl_jax  # noqa: F401
 
 _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
 jax.config.update("jax_compilation_cache_dir", str(_CACHE / "cemrl_jax"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
 @pytest.hookimpl(tryfirst=True)

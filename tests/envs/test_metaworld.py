@@ -3,18 +3,16 @@
 # pyright: reportAttributeAccessIssue=false
 
 import importlib.util
-import warnings
 
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
-from metaworld_policies import scripted_policy
+from metaworld_policies import drive
 
 from cemrl_jax.analysis import strip
 from cemrl_jax.envs import NonStationaryEnv
-from cemrl_jax.envs.adapters.gymnasium import GymnasiumEnv
 from cemrl_jax.envs.metaworld import models, starts
 from cemrl_jax.envs.metaworld.arm import Sawyer
 from cemrl_jax.envs.metaworld.scene import SOURCES
@@ -37,21 +35,10 @@ def environment(names, engine="mujoco", schedule=None):
 def solved(name, engine, num_vectors=50, num_steps=NUM_STEPS):
     """How many random vectors the package's scripted policy solves in our arm.
 
-    It drives the gymnasium adapter, and sees the target, as in the package's MT1.
+    It drives the gymnasium adapter.
     """
-    env = environment((name,), engine)
-    pool = env.distribution.sample(jax.random.key(0), num_vectors)
-    adapter = GymnasiumEnv(env, pool, num_vectors, num_steps)
-    obs, _ = adapter.reset(seed=0)
-    policy = scripted_policy(name)
-    target = np.asarray(adapter._state.task.spec[:, -3:])
     success = np.zeros(num_vectors, bool)
-    for _ in range(num_steps):
-        seen = np.concatenate([obs[:, :36], target], 1).astype(np.float64)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about gains above 1, which are clipped
-            action = np.stack([policy.get_action(row) for row in seen])
-        obs, _, _, _, info = adapter.step(np.clip(action, -1, 1).astype(np.float32))
+    for _, info in drive(name, engine, num_vectors, num_steps):
         success |= info["success"]
     return int(success.sum())
 

@@ -89,6 +89,12 @@ def _replay_problems(config: Any) -> list[str]:
             " replay.num_collects"
         ]
     fold, length = config.train.validation_fold, config.rollout.num_steps
+    distance = config.elbo.decode_distance
+    if config.train.schedule == "alternating" and distance > 0:
+        return [
+            f"elbo.decode_distance={distance} must be 0 with"
+            " train.schedule='alternating', whose validation it could decode"
+        ]
     if config.train.schedule == "alternating" and 0 < length < fold:
         return [
             f"train.validation_fold={fold} must not exceed rollout.num_steps={length}"
@@ -294,6 +300,7 @@ _RANGES: dict[str, tuple[Any, tuple[str, ...]]] = {
             "rollout.num_initial",
             "elbo.kl_z_weight",
             "elbo.kl_y_weight",
+            "elbo.decode_distance",
             "replay.num_collects",
             "train.updates_per_step",
             "train.max_hours",

@@ -100,6 +100,28 @@ def draw_segments(
     return jnp.broadcast_to(env[:, None], index.shape), index
 
 
+def draw_near(
+    key: Array, place: tuple[Array, Array], distance: int, num_steps: int
+) -> tuple[Array, Array]:
+    """Draws for each place another one in its chunk, uniformly.
+
+    Args:
+      key: the key is consumed.
+      place: environments and indices, of one shape.
+      distance: steps between the two, at most.
+      num_steps: n, the length of a chunk.
+
+    Returns:
+      Environments and indices of the same shape.
+    """
+    env, index = place
+    step = index % num_steps
+    least = jnp.maximum(step - distance, 0)
+    most = jnp.minimum(step + distance, num_steps - 1)
+    near = jax.random.randint(key, index.shape, least, most + 1)
+    return env, index - step + near
+
+
 def segments(data: Any, place: tuple[Array, Array], window: int, num_steps: int) -> Any:
     """Gathers what stands in runs of a chunk and the `window` entries before them.
 

@@ -143,6 +143,32 @@ def test_one_window_per_segment_draws_as_ever():
         jax.tree.map(np.testing.assert_array_equal, ours, expected)
 
 
+@pytest.mark.parametrize("windows", [1, WINDOWS])
+def test_what_is_decoded_is_near_and_in_the_same_chunk(windows):
+    agent, learner = tiny_agent()
+    reward = jnp.arange(6.0 * STEPS).reshape(2, -1)  # says where a transition stands
+    known = memory().replace(data=memory().data.replace(reward=reward))
+    far = phases.Sampling(4_000, windows, STEPS, decode_distance=3)
+    key = jax.random.key(4)
+    batch = far.draw(agent, learner, known, key)
+    plain = phases.Sampling(4_000, windows, STEPS).draw(
+        agent, learner, known, jax.random.split(key)[0]
+    )
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        (batch.window, batch.current),
+        (plain.window, plain.current),
+    )
+    current = np.asarray(batch.current.reward).astype(int)
+    order = np.unique(np.asarray(plain.scaled.reward))
+    decoded = np.searchsorted(order, np.asarray(batch.scaled.reward))
+    assert len(order) == 6 * STEPS
+    np.testing.assert_array_equal(decoded // STEPS, current // STEPS)
+    for step in range(STEPS):
+        reached = set(decoded[current % STEPS == step] % STEPS)
+        assert reached == set(range(max(0, step - 3), min(STEPS, step + 4)))
+
+
 @pytest.mark.parametrize("independent", [False, True])
 def test_a_fused_update_from_segments_trains_everything(independent):
     agent, learner = tiny_agent(encoder__num_classes=2)

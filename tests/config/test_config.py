@@ -386,6 +386,14 @@ def test_segments_that_cannot_be_drawn_are_refused(changes, problem):
     assert problems_of(config) == [problem]
 
 
+def test_decoding_what_is_held_out_is_refused():
+    config = tiny_config(train__schedule="alternating", elbo__decode_distance=4)
+    assert problems_of(config) == [
+        "elbo.decode_distance=4 must be 0 with train.schedule='alternating', whose"
+        " validation it could decode"
+    ]
+
+
 # ---------------------------------------------------------------- warnings
 
 

@@ -34,6 +34,18 @@ Place = tuple[Array, Array]
 """Environments and indices of transitions in a replay."""
 
 
+class Places(struct.PyTreeNode):
+    """Where a batch of the ELBO comes from.
+
+    Attributes:
+      current: `[B]` transitions whose windows the encoder sees, or segments `[S, W]`.
+      decoded: what the decoder predicts, of the same shape; None for `current`.
+    """
+
+    current: Place
+    decoded: Place | None = None
+
+
 def _at_precision_of_agent(phase: Callable[..., Any]) -> Callable[..., Any]:
     """Makes a phase multiply matrices as precisely as its agent asks for."""
 
@@ -181,12 +193,14 @@ class Sampling:
       windows_per_segment: W, consecutive transitions of a run; 1 for independent ones.
       num_steps: length of a collect's episodes, which runs do not leave.
       fold: one in so many transitions is for validation.
+      decode_distance: see `ElboConfig`.
     """
 
     batch_size: int
     windows_per_segment: int = 1
     num_steps: int = 1
     fold: int = 1
+    decode_distance: int = 0
 
     def draw(
         self, agent: Agent, learner: LearnerState, memory: ReplayState, key: Array
@@ -194,8 +208,16 @@ class Sampling:
         """Draws a batch of the transitions that are not for validation."""
         return self.gather(agent, learner, memory, self.places(memory, key))
 
-    def places(self, memory: ReplayState, key: Array) -> Place:
-        """Draws the places of a batch, `[B]` or of segments `[S, W]`."""
+    def places(self, memory: ReplayState, key: Array) -> Places:
+        """Draws the places of a batch."""
+        if not self.decode_distance:
+            return Places(self._current(memory, key))
+        key_current, key_near = jax.random.split(key)
+        current = self._current(memory, key_current)
+        sizes = (self.decode_distance, self.num_steps)
+        return Places(current, replay.draw_near(key_near, current, *sizes))
+
+    def _current(self, memory: ReplayState, key: Array) -> Place:
         if self.windows_per_segment == 1:
             split = "all" if self.fold == 1 else "train"
             return replay.draw(memory, key, self.batch_size, split, self.fold)
@@ -205,9 +227,19 @@ class Sampling:
         )
 
     def gather(
-        self, agent: Agent, learner: LearnerState, memory: ReplayState, place: Place
+        self, agent: Agent, learner: LearnerState, memory: ReplayState, places: Places
     ) -> Batch:
         """Returns the batch of places."""
+        batch = self._gather(agent, learner, memory, places.current)
+        if places.decoded is None:
+            return batch
+        env, index = (part.reshape(-1) for part in places.decoded)
+        rows = jax.tree.map(lambda leaf: leaf[env, index], memory.data)
+        return batch.replace(scaled=normalizer.normalize(learner.normalizer, rows))
+
+    def _gather(
+        self, agent: Agent, learner: LearnerState, memory: ReplayState, place: Place
+    ) -> Batch:
         if self.windows_per_segment == 1:
             return _independent(agent, learner, memory, place)
         rows = replay.segments(memory.data, place, agent.window_steps, self.num_steps)
@@ -241,12 +273,12 @@ class Draws(struct.PyTreeNode):
     """All that is random in a fused update.
 
     Attributes:
-      place: of the ELBO's batch, see `Sampling.places`.
+      places: of the ELBO's batch.
       policy_place: of SAC's; None for the same batch.
       noise: of the networks.
     """
 
-    place: Place
+    places: Places
     policy_place: Place | None
     noise: Noise
 
@@ -279,7 +311,7 @@ def make_fused(
                 sampling.fold,
             )
         return Draws(
-            place=sampling.places(memory, key_draw),
+            places=sampling.places(memory, key_draw),
             policy_place=policy_place,
             noise=agent.noise(key_update, sampling.batch_size),
         )
@@ -289,7 +321,7 @@ def make_fused(
     ) -> tuple[LearnerState, WorkerState, Metrics]:
         def update(learner: LearnerState, draws: Draws) -> tuple[LearnerState, Metrics]:
             memory, learner = worker.replay, learner.replace(normalizer=statistics)
-            batch = sampling.gather(agent, learner, memory, draws.place)
+            batch = sampling.gather(agent, learner, memory, draws.places)
             policy_batch = None
             if draws.policy_place is not None:
                 policy_batch = _independent(agent, learner, memory, draws.policy_place)
@@ -695,7 +727,10 @@ def make_phases(
         bound = BoundPhase(agent, agent.bound, batch_size, config.num_updates)
         return {"collect": collect, "policy": bound}
     sampling = Sampling(
-        batch_size, config.elbo.windows_per_segment, config.rollout.num_steps
+        batch_size,
+        config.elbo.windows_per_segment,
+        config.rollout.num_steps,
+        decode_distance=config.elbo.decode_distance,
     )
     if train.schedule == "fused":
         independent = config.sac.independent_transitions

@@ -17,6 +17,7 @@ from cemrl_jax.config import (
 from cemrl_jax.envs import Schedule
 from cemrl_jax.envs.metaworld.arm import Sawyer
 from cemrl_jax.envs.metaworld.tasks import Manipulation
+from cemrl_jax.envs.schedules import Stationary
 
 
 def experiment(
@@ -231,4 +232,34 @@ def manipulation(
         ),
         evaluation=EvaluationConfig(interval=5),
         checkpoint=CheckpointConfig(interval=10),
+    )
+
+
+def manipulation_of_one(name: str, task: str, *, num_epochs: int) -> Config:
+    """Returns `manipulation` of one task in episodes of 150 steps.
+
+    Once the hand rests, rewards no longer say where the target is, and the next one is
+    like the last wherever that is: so the window holds the hand's way there, and the
+    decoder predicts rewards elsewhere in the episode. `benchmarks/learning.md` has what
+    this is worth.
+
+    Args:
+      name: of the experiment.
+      task: of Meta-World.
+      num_epochs: epochs of the run.
+    """
+    num_steps = 150
+    config = manipulation(
+        name, (task,), Stationary(), num_steps=num_steps, num_epochs=num_epochs
+    )
+    return dataclasses.replace(
+        config,
+        encoder=dataclasses.replace(config.encoder, window_steps=100),
+        elbo=dataclasses.replace(
+            config.elbo,
+            decode_distance=num_steps - 1,
+            kl_z_weight=1e-4,
+            kl_y_weight=1e-4,
+        ),
+        sac=dataclasses.replace(config.sac, independent_transitions=False),
     )

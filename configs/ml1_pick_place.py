@@ -1,16 +1,9 @@
 """Meta-World ML1: a puck is carried to a place in the air; only rewards tell where."""
 
 from cemrl_jax.config import Config
-from cemrl_jax.configs.base import manipulation
-from cemrl_jax.envs.schedules import Stationary
+from cemrl_jax.configs.base import manipulation_of_one
 
 
 def get_config() -> Config:
     """One task, 50 places to learn from; 6 M steps."""
-    return manipulation(
-        "ml1-pick-place",
-        ("pick-place",),
-        Stationary(),
-        num_steps=150,
-        num_epochs=200,
-    )
+    return manipulation_of_one("ml1-pick-place", "pick-place", num_epochs=200)

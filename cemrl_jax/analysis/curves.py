@@ -180,10 +180,12 @@ def draw_curve(
     high: np.ndarray,
     label: str,
     colour: str = style.MEANING["ours"],
+    line: str = "-",
 ) -> None:
     """Draws a curve `[N]` and its interval."""
     marker = "o" if len(x) < 15 else None
-    axes.plot(x, centre, color=colour, marker=marker, markersize=3, label=label)
+    own = {"color": colour, "linestyle": line, "marker": marker, "markersize": 3}
+    axes.plot(x, centre, label=label, **own)
     axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
 
 

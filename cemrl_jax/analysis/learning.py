@@ -19,13 +19,13 @@ RESULTS = pathlib.Path("results", "learning")
 """Below the folder of the page: a file per experiment, and the picture."""
 PAGE, PICTURE = "learning.md", "learning"
 BEGIN, END = "<!-- made by scripts/analyse.py: begin -->", "<!-- end -->"
-LABELS = {"inferred": "CEMRL in JAX", "oracle": "oracle", "blind": "blind"}
-CONTEXTS = (*LABELS,)
-COLOURS = {
-    "inferred": style.MEANING["ours"],
-    "oracle": style.GREEN,
-    "blind": style.VERMILION,
-}
+LINES = {"inferred": "-", "oracle": "--", "blind": ":"}
+"""What the policy sees of the task -> how its curve is drawn."""
+CONTEXTS = (*LINES,)
+SOON = 0.004
+"""Hours before which there is only what was not trained."""
+COLOURS = (*style.SERIES, style.YELLOW)
+"""Of experiments in one panel."""
 METRICS = ("test/", "train/", "validation/", "recovery/", "inference/")
 """How the columns of progress.csv begin that an evaluation writes."""
 START = (
@@ -312,47 +312,50 @@ def _number(value: float) -> str:
 
 
 def picture(experiments: list[Experiment]) -> Any:
-    """Returns a figure: two panels an experiment, return over env steps and hours."""
+    """Returns a figure: return over steps and hours, a line for each of `rivals`."""
     plt = style.pyplot()
-    names = list(dict.fromkeys(one["name"] for one in experiments))
-    lines = max(-(-len(names) // 2), 1)
-    size = (1.6 * style.WIDTH, 2.4 * lines + 0.4)
-    figure, grid = plt.subplots(lines, 4, figsize=size, squeeze=False)
-    for number, name in enumerate(names):
-        pair = grid[number // 2, 2 * (number % 2) : 2 * (number % 2) + 2]
-        own = [one for one in experiments if one["name"] == name]
+    groups = rivals(experiments)
+    size = (1.4 * style.WIDTH, 2.6 * max(len(groups), 1))
+    figure, grid = plt.subplots(max(len(groups), 1), 2, figsize=size, squeeze=False)
+    for pair, (title, own) in zip(grid, groups.items()):
         for axes, axis in zip(pair, ("env_steps", "hours")):
             _panel(axes, own, axis)
-        pair[0].set_title(name, loc="left")
+        pair[0].set_title(title, loc="left")
         pair[0].set_ylabel("test return")
         pair[1].sharey(pair[0])
-    for axes in grid.flat[2 * len(names) :]:
-        axes.remove()
-    handles: dict[str, Any] = {}
-    for axes in figure.axes:
-        found, labels = axes.get_legend_handles_labels()
-        handles |= dict(zip(labels, found))
-    if handles:
-        figure.legend(
-            handles.values(), handles.keys(), loc="outside upper left", ncols=4
-        )
+        if pair[1].get_legend_handles_labels()[0]:
+            pair[1].legend(loc="upper left", bbox_to_anchor=(1, 1.05))
     return figure
 
 
+def rivals(experiments: list[Experiment]) -> dict[str, list[Experiment]]:
+    """Groups experiments that can be compared.
+
+    That is, by the experiment of the original that they are, or by their tasks.
+    """
+    groups: dict[str, list[Experiment]] = {}
+    for one in experiments:
+        groups.setdefault(one["preset"] or task_of(one), []).append(one)
+    return dict(sorted(groups.items()))
+
+
 def _panel(axes: Any, own: list[Experiment], axis: str) -> None:
-    """Draws the runs of an experiment and the authors', under their protocol."""
+    """Draws runs of experiments and the authors', under their protocol."""
     task = task_of(own[0])
     protocol = curves.their_protocol(task)
     authors = curves.authors_of(own[0]["preset"], task, protocol)
     curves.draw_authors(axes, authors, axis)
+    names = list(dict.fromkeys(one["name"] for one in own))
     for one in own:
         both = [curve(run, metric_of(protocol), axis) for run in one["runs"]]
         places, values = curves.merged(both, axis)
         if values:
-            interval = curves.middle(values)
-            colour = COLOURS[one["context"]]
-            curves.draw_curve(axes, places, *interval, LABELS[one["context"]], colour)
+            colour = COLOURS[names.index(one["name"]) % len(COLOURS)]
+            told = "" if one["context"] == CONTEXTS[0] else f", {one['context']}"
+            look = (one["name"] + told, colour, LINES[one["context"]])
+            curves.draw_curve(axes, places, *curves.middle(values), *look)
     if axis == "hours":
         style.log_axis(axes, "hours")
+        axes.set_xlim(left=max(axes.get_xlim()[0], SOON))
     else:
         style.count_axis(axes, curves.AXES[axis])

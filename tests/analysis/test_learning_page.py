@@ -106,3 +106,16 @@ def test_files_alone_make_the_page_and_what_is_around_it_stays(page):
     learning.write([], page)
     assert path.read_text() == whole
     assert (page / learning.RESULTS / "learning.png").stat().st_size > 1000
+
+
+def test_experiments_on_the_same_tasks_are_compared_in_one_panel(page):
+    found = json.loads((page / learning.RESULTS / "quickstart.json").read_text())
+    told = json.loads((page / learning.RESULTS / "quickstart_oracle.json").read_text())
+    figure = learning.picture([found, found | {"name": "again"}, told])
+    steps, hours = figure.axes
+    legend = [text.get_text() for text in hours.get_legend().get_texts()]
+    assert legend == ["authors", "quickstart", "again", "quickstart, oracle"]
+    first, other, bound = steps.get_lines()[-3:]
+    assert first.get_color() == bound.get_color() != other.get_color()
+    assert first.get_linestyle() == other.get_linestyle() != bound.get_linestyle()
+    assert list(first.get_ydata()) == [-300.0, -20.0, -21.0]

@@ -6,7 +6,7 @@ import json
 import pathlib
 from typing import Any, TypeVar
 
-from cemrl_jax.config.fields import ConfigError, field_names, nearest
+from cemrl_jax.config.fields import ConfigError, field_names, nearest, unknown
 from cemrl_jax.config.schema import Config, EnvConfig
 from cemrl_jax.envs import ROBOTS, SCHEDULES, TASKS
 from cemrl_jax.runtime import files
@@ -100,7 +100,7 @@ def _fill(config: Any, data: dict[str, Any], prefix: str) -> Any:
         path = prefix + name
         if name not in field_names(config):
             known = [prefix + field for field in field_names(config)]
-            raise ConfigError(f"unknown field {path}{nearest(path, known)}")
+            raise unknown(path, known, field_names(config))
         current = getattr(config, name)
         if dataclasses.is_dataclass(current):
             if not isinstance(value, dict):

@@ -6,6 +6,7 @@ import inspect
 import re
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -17,13 +18,14 @@ def get_field(config: Any, path: str) -> Any:
     """Returns the value at a dotted path.
 
     Raises:
-      ConfigError: there is no such field; names the nearest one.
+      ConfigError: there is no such field; names the nearest one, or all of its group.
     """
     value = config
     for name in path.split("."):
-        if not dataclasses.is_dataclass(value) or name not in field_names(value):
-            known = field_paths(config)
-            raise ConfigError(f"unknown field {path}{nearest(path, known)}")
+        if not dataclasses.is_dataclass(value):
+            raise unknown(path, field_paths(config), [])
+        if name not in field_names(value):
+            raise unknown(path, field_paths(config), field_names(value))
         value = getattr(value, name)
     return value
 
@@ -83,6 +85,20 @@ def _plain_type(annotation: Any) -> Any:
 def field_names(config: Any) -> list[str]:
     """Returns the names of a configuration's own fields, in order."""
     return [field.name for field in dataclasses.fields(config)]
+
+
+def unknown(path: str, known: Sequence[str], group: Sequence[str]) -> ConfigError:
+    """Returns the error of a path that leads to no field.
+
+    Args:
+      path: the path.
+      known: paths that it may have meant.
+      group: names of the fields beside which it looks for one.
+    """
+    hint = nearest(path, known)
+    if group and not hint:
+        hint = f"; known there: {', '.join(group)}"
+    return ConfigError(f"unknown field {path}{hint}")
 
 
 def nearest(name: Any, known: Any) -> str:

@@ -124,6 +124,11 @@ def test_get_field_names_the_nearest_field_of_another_branch():
         config_lib.get_field(Config(), "sac.learnin_rate")
 
 
+def test_get_field_names_what_there_is_where_nothing_is_near():
+    with pytest.raises(ConfigError, match="field threshold; known there: spacing, jit"):
+        config_lib.get_field(Location(), "threshold")
+
+
 # ---------------------------------------------------------------- rules
 
 

@@ -70,6 +70,17 @@ def experiment(
     )
 
 
+SMALL_SAC = SACConfig(
+    hidden_size=128,
+    num_layers=2,
+    critic_layer_norm=True,
+    learning_rate=1e-3,
+    initial_temperature=0.2,
+    independent_transitions=True,
+)
+"""Of experiments sized for wall-clock on two CPU cores."""
+
+
 def fast(
     faithful: Config,
     *,
@@ -117,14 +128,8 @@ def fast(
             learning_rate=elbo_learning_rate,
             windows_per_segment=8,
         ),
-        sac=SACConfig(
-            batch_size=batch_size,
-            hidden_size=128,
-            num_layers=2,
-            critic_layer_norm=True,
-            learning_rate=learning_rate,
-            initial_temperature=0.2,
-            independent_transitions=True,
+        sac=dataclasses.replace(
+            SMALL_SAC, batch_size=batch_size, learning_rate=learning_rate
         ),
         train=TrainConfig(
             num_epochs=num_epochs, num_updates=1000, final_learning_rate=0.02
@@ -218,15 +223,7 @@ def manipulation(
             learning_rate=1e-3,
             windows_per_segment=8,
         ),
-        sac=SACConfig(
-            hidden_size=128,
-            num_layers=2,
-            critic_layer_norm=True,
-            learning_rate=1e-3,
-            reward_scale=0.1,
-            initial_temperature=0.2,
-            independent_transitions=True,
-        ),
+        sac=dataclasses.replace(SMALL_SAC, reward_scale=0.1),
         train=TrainConfig(
             num_epochs=num_epochs, num_updates=1000, final_learning_rate=0.2
         ),

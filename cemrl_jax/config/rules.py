@@ -22,6 +22,7 @@ def problems(config: Any, num_devices: int) -> list[str]:
             *_device_problems(config, num_devices),
             *_replay_problems(config),
             *_segment_problems(config, num_devices),
+            *_decoder_problems(config),
             *_env_problems(config, num_devices),
         ]
     )
@@ -89,12 +90,6 @@ def _replay_problems(config: Any) -> list[str]:
             " replay.num_collects"
         ]
     fold, length = config.train.validation_fold, config.rollout.num_steps
-    distance = config.elbo.decode_distance
-    if config.train.schedule == "alternating" and distance > 0:
-        return [
-            f"elbo.decode_distance={distance} must be 0 with"
-            " train.schedule='alternating', whose validation it could decode"
-        ]
     if config.train.schedule == "alternating" and 0 < length < fold:
         return [
             f"train.validation_fold={fold} must not exceed rollout.num_steps={length}"
@@ -123,6 +118,16 @@ def _segment_problems(config: Any, num_devices: int) -> list[str]:
             f" sac.batch_size={batch} gives each device"
         )
     return problems
+
+
+def _decoder_problems(config: Any) -> list[str]:
+    distance = config.elbo.decode_distance
+    if config.train.schedule != "alternating" or distance <= 0:
+        return []
+    return [
+        f"elbo.decode_distance={distance} must be 0 with train.schedule='alternating',"
+        " whose validation it could decode"
+    ]
 
 
 def warnings(config: Any) -> list[str]:

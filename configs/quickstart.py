@@ -1,5 +1,7 @@
 """cheetah-stationary-vel on real physics, sized for two CPU cores, twelve minutes."""
 
+import dataclasses
+
 from cemrl_jax.config import (
     CheckpointConfig,
     Config,
@@ -8,10 +10,10 @@ from cemrl_jax.config import (
     EvaluationConfig,
     ReplayConfig,
     RolloutConfig,
-    SACConfig,
     TrainConfig,
 )
 from cemrl_jax.configs import cheetah_stationary_vel
+from cemrl_jax.configs.base import SMALL_SAC
 
 
 def get_config() -> Config:
@@ -30,14 +32,7 @@ def get_config() -> Config:
         elbo=ElboConfig(
             decoder_width_factor=4.0, learning_rate=1e-3, windows_per_segment=8
         ),
-        sac=SACConfig(
-            hidden_size=128,
-            num_layers=2,
-            critic_layer_norm=True,
-            learning_rate=1e-3,
-            initial_temperature=0.2,
-            independent_transitions=True,
-        ),
+        sac=dataclasses.replace(SMALL_SAC),
         train=TrainConfig(num_epochs=80, num_updates=1000, final_learning_rate=0.02),
         evaluation=EvaluationConfig(interval=5),
         checkpoint=CheckpointConfig(interval=10),

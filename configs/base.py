@@ -254,7 +254,7 @@ def manipulation_of_one(name: str, task: str, *, num_epochs: int) -> Config:
         encoder=dataclasses.replace(config.encoder, window_steps=100),
         elbo=dataclasses.replace(
             config.elbo,
-            decode_distance=num_steps - 1,
+            decode="task",
             kl_z_weight=1e-4,
             kl_y_weight=1e-4,
         ),

@@ -6,8 +6,10 @@ from typing import Any
 from cemrl_jax.agents.cemrl.bounds import CONTEXTS
 from cemrl_jax.agents.cemrl.encoders import ENCODERS, MERGES
 from cemrl_jax.config.fields import field_paths, get_field, nearest, type_problems
+from cemrl_jax.data.replay import DECODED
 from cemrl_jax.envs import engines
 from cemrl_jax.envs.groups import Groups
+from cemrl_jax.envs.schedules import Stationary
 from cemrl_jax.evaluation.cases import metric_names
 
 
@@ -32,6 +34,7 @@ def _choice_problems(config: Any) -> list[str]:
     choices = {
         "encoder.kind": ENCODERS,
         "encoder.merge": MERGES,
+        "elbo.decode": DECODED,
         "elbo.prior": ("fixed", "learnt"),
         "sac.context": CONTEXTS,
         "sac.temperature": ("learnt", "conditioned", "fixed"),
@@ -121,13 +124,21 @@ def _segment_problems(config: Any, num_devices: int) -> list[str]:
 
 
 def _decoder_problems(config: Any) -> list[str]:
-    distance = config.elbo.decode_distance
-    if config.train.schedule != "alternating" or distance <= 0:
+    decode, schedule = config.elbo.decode, config.env.schedule
+    if DECODED.get(decode) is None:
         return []
-    return [
-        f"elbo.decode_distance={distance} must be 0 with train.schedule='alternating',"
-        " whose validation it could decode"
-    ]
+    rule = f"elbo.decode={decode!r} must be 'current' with "
+    problems = []
+    if config.train.schedule == "alternating":
+        problems.append(
+            rule + "train.schedule='alternating', whose validation it could decode"
+        )
+    if not isinstance(schedule, Stationary):
+        problems.append(
+            rule + f"env.schedule={schedule}: only where tasks stay do all transitions"
+            " of an episode have the same"
+        )
+    return problems
 
 
 def warnings(config: Any) -> list[str]:
@@ -305,7 +316,6 @@ _RANGES: dict[str, tuple[Any, tuple[str, ...]]] = {
             "rollout.num_initial",
             "elbo.kl_z_weight",
             "elbo.kl_y_weight",
-            "elbo.decode_distance",
             "replay.num_collects",
             "train.updates_per_step",
             "train.max_hours",

@@ -120,11 +120,11 @@ class ElboConfig:
       windows_per_segment: W; a batch holds runs of W consecutive transitions, whose
         windows overlap and share their embeddings. Each transition is as likely as
         with 1, those of a batch are correlated, and a step is some times faster.
-      decode_distance: the decoder predicts a transition of the same episode, at most so
-        many steps before or after the one whose window the encoder sees; 0: that one,
-        as in the original. Where the last reward says the next one whatever the task,
-        only farther ones need the task (VariBAD, arXiv:1910.08348, decodes the whole
-        episode). Tasks should last longer than this.
+      decode: what the decoder predicts: "current", the transition whose window the
+        encoder sees, as in the original; "episode", any of its episode; "task", any of
+        the replay with the same task. Where the last reward says the next one whatever
+        the task, only the others need the task. VariBAD (arXiv:1910.08348) decodes
+        whole episodes, PEARL (arXiv:1903.08254) learns from other episodes of a task.
     """
 
     learning_rate: float = 3e-4
@@ -138,7 +138,7 @@ class ElboConfig:
     component_constraint: bool = False
     loss_weight_memory: int = 50
     windows_per_segment: int = 1
-    decode_distance: int = 0
+    decode: str = "current"
 
 
 @dataclasses.dataclass

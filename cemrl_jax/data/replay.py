@@ -6,6 +6,7 @@ no window ever reaches across the write position.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,6 +16,9 @@ from jax import Array
 from cemrl_jax.data.types import ReplayState, Transition
 
 SPLITS = ("all", "train", "validation")
+
+Place = tuple[Array, Array]
+"""Environments and indices of transitions in a replay, of one shape."""
 
 
 def init(example: Transition, num_envs: int, length: int) -> ReplayState:
@@ -56,7 +60,7 @@ def add(state: ReplayState, chunk: Transition) -> ReplayState:
 
 def draw(
     state: ReplayState, key: Array, batch_size: int, split: str, fold: int
-) -> tuple[Array, Array]:
+) -> Place:
     """Draws places of transitions, uniformly and with replacement.
 
     Args:
@@ -77,7 +81,7 @@ def draw(
 
 def draw_segments(
     state: ReplayState, key: Array, num_segments: int, size: int, num_steps: int
-) -> tuple[Array, Array]:
+) -> Place:
     """Draws runs of consecutive transitions; each transition is equally likely.
 
     A run that reaches the end of its chunk goes on at the chunk's beginning, which is
@@ -100,29 +104,65 @@ def draw_segments(
     return jnp.broadcast_to(env[:, None], index.shape), index
 
 
-def draw_near(
-    key: Array, place: tuple[Array, Array], distance: int, num_steps: int
-) -> tuple[Array, Array]:
+def draw_of_episode(
+    state: ReplayState, key: Array, place: Place, num_steps: int
+) -> Place:
     """Draws for each place another one in its chunk, uniformly.
 
     Args:
+      state: the replay.
       key: the key is consumed.
       place: environments and indices, of one shape.
-      distance: steps between the two, at most.
+      num_steps: n, the length of a chunk.
+
+    Returns:
+      Environments and indices of the same shape.
+    """
+    del state
+    env, index = place
+    step = jax.random.randint(key, index.shape, 0, num_steps)
+    return env, index - index % num_steps + step
+
+
+def draw_of_task(state: ReplayState, key: Array, place: Place, num_steps: int) -> Place:
+    """Draws for each place one that has the same task, uniformly, of any chunk.
+
+    A chunk has one task from beginning to end.
+
+    Args:
+      state: the replay; it must not be empty.
+      key: the key is consumed.
+      place: environments and indices, of one shape.
       num_steps: n, the length of a chunk.
 
     Returns:
       Environments and indices of the same shape.
     """
     env, index = place
-    step = index % num_steps
-    least = jnp.maximum(step - distance, 0)
-    most = jnp.minimum(step + distance, num_steps - 1)
-    near = jax.random.randint(key, index.shape, least, most + 1)
-    return env, index - step + near
+    key_chunk, key_step = jax.random.split(key)
+    numbers = state.data.task.number[:, ::num_steps]  # [E, C], one for each chunk
+    num_chunks = numbers.shape[1]
+    filled = jnp.arange(num_chunks) < state.size // num_steps
+    flat = jnp.where(filled, numbers, jnp.iinfo(numbers.dtype).max).reshape(-1)
+    by_number = jnp.argsort(flat)
+    own = numbers[env, index // num_steps]
+    first, end = (
+        jnp.searchsorted(flat[by_number], own, side) for side in ("left", "right")
+    )
+    chunk = by_number[jax.random.randint(key_chunk, env.shape, first, end)]
+    step = jax.random.randint(key_step, env.shape, 0, num_steps)
+    return chunk // num_chunks, chunk % num_chunks * num_steps + step
 
 
-def segments(data: Any, place: tuple[Array, Array], window: int, num_steps: int) -> Any:
+DECODED: dict[str, Callable[[ReplayState, Array, Place, int], Place] | None] = {
+    "current": None,
+    "episode": draw_of_episode,
+    "task": draw_of_task,
+}
+"""What the decoder predicts -> how its place is drawn; None for the window's own."""
+
+
+def segments(data: Any, place: Place, window: int, num_steps: int) -> Any:
     """Gathers what stands in runs of a chunk and the `window` entries before them.
 
     Args:
@@ -142,14 +182,14 @@ def segments(data: Any, place: tuple[Array, Array], window: int, num_steps: int)
     return jax.tree.map(lambda leaf: leaf[env[:, :1], rows], data)
 
 
-def is_in_train(place: tuple[Array, Array], size: Array, fold: int) -> Array:
+def is_in_train(place: Place, size: Array, fold: int) -> Array:
     """Returns which places the split "train" of `draw` shares out."""
     env, index = place
     held_out = _mix(index // fold, env) % fold
     return (index % fold != held_out) & (index < size // fold * fold)
 
 
-def windows(data: Any, place: tuple[Array, Array], window: int) -> Any:
+def windows(data: Any, place: Place, window: int) -> Any:
     """Gathers what stands at a place and the `window` entries before it.
 
     Args:

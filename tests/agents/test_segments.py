@@ -24,11 +24,11 @@ NETWORKS = [
 
 
 @functools.cache
-def memory() -> ReplayState:
-    """Two environments with three chunks each, a fall in the middle of one."""
-    step: Any = np.tile(np.arange(STEPS, dtype=np.int32), (2, 3))
+def memory(num_envs: int = 2) -> ReplayState:
+    """Environments with three chunks each, a fall in the middle of one."""
+    step: Any = np.tile(np.arange(STEPS, dtype=np.int32), (num_envs, 3))
     step[1, 14:20] = np.arange(6)
-    rows = random_transitions(0, 2, 3 * STEPS, steps=step)
+    rows = random_transitions(0, num_envs, 3 * STEPS, steps=step)
     return ReplayState(rows, jnp.int32(0), jnp.int32(3 * STEPS))
 
 
@@ -143,15 +143,23 @@ def test_one_window_per_segment_draws_as_ever():
         jax.tree.map(np.testing.assert_array_equal, ours, expected)
 
 
+NUMBERS = jnp.array([[0, 1, 2], [0, 0, 3], [1, 0, 0]])
+"""Tasks of 3 environments in 3 chunks; two of the tasks are in one chunk only."""
+
+
 @pytest.mark.parametrize("windows", [1, WINDOWS])
-def test_what_is_decoded_is_near_and_in_the_same_chunk(windows):
+@pytest.mark.parametrize("decode", ["episode", "task"])
+def test_what_is_decoded_has_the_same_task(windows, decode):
     agent, learner = tiny_agent()
-    reward = jnp.arange(6.0 * STEPS).reshape(2, -1)  # says where a transition stands
-    known = memory().replace(data=memory().data.replace(reward=reward))
-    far = phases.Sampling(4_000, windows, STEPS, decode_distance=3)
+    ring = memory(num_envs=3)
+    reward = jnp.arange(9.0 * STEPS).reshape(3, -1)  # says where a transition stands
+    task = ring.data.task.replace(number=jnp.repeat(NUMBERS, STEPS, axis=1))
+    known = ring.replace(data=ring.data.replace(reward=reward, task=task))
     key = jax.random.key(4)
-    batch = far.draw(agent, learner, known, key)
-    plain = phases.Sampling(4_000, windows, STEPS).draw(
+    batch = phases.Sampling(20_000, windows, STEPS, decode=decode).draw(
+        agent, learner, known, key
+    )
+    plain = phases.Sampling(20_000, windows, STEPS).draw(
         agent, learner, known, jax.random.split(key)[0]
     )
     jax.tree.map(
@@ -161,12 +169,30 @@ def test_what_is_decoded_is_near_and_in_the_same_chunk(windows):
     )
     current = np.asarray(batch.current.reward).astype(int)
     order = np.unique(np.asarray(plain.scaled.reward))
+    assert len(order) == 9 * STEPS
     decoded = np.searchsorted(order, np.asarray(batch.scaled.reward))
-    assert len(order) == 6 * STEPS
-    np.testing.assert_array_equal(decoded // STEPS, current // STEPS)
-    for step in range(STEPS):
-        reached = set(decoded[current % STEPS == step] % STEPS)
-        assert reached == set(range(max(0, step - 3), min(STEPS, step + 4)))
+    chunks = np.asarray(NUMBERS).reshape(-1)
+    for chunk, number in enumerate(chunks):
+        others = [chunk] if decode == "episode" else np.flatnonzero(chunks == number)
+        expected = {STEPS * other + step for other in others for step in range(STEPS)}
+        assert set(decoded[current // STEPS == chunk]) == expected
+
+
+def test_all_transitions_of_a_task_are_equally_likely():
+    ring = memory(num_envs=3)
+    task = ring.data.task.replace(number=jnp.repeat(NUMBERS, STEPS, axis=1))
+    data = ring.data.replace(task=task)
+    for num_chunks in (2, 3):  # what is not filled yet is never drawn
+        full = ReplayState(data, jnp.int32(0), jnp.int32(num_chunks * STEPS))
+        draws = 60_000
+        place = (jnp.zeros(draws, jnp.int32), jnp.full(draws, 3, jnp.int32))
+        env, index = replay.draw_of_task(full, jax.random.key(0), place, STEPS)
+        counts = np.bincount(np.asarray(env * 3 * STEPS + index), minlength=9 * STEPS)
+        same = (NUMBERS == 0) & (jnp.arange(3) < num_chunks)
+        likely = np.repeat(np.asarray(same).reshape(-1), STEPS)
+        assert not counts[~likely].any()
+        expected = draws / likely.sum()
+        assert np.abs(counts[likely] - expected).max() < 5 * np.sqrt(expected)
 
 
 @pytest.mark.parametrize("independent", [False, True])

@@ -8,7 +8,7 @@ from helpers import PRESETS, preset, tiny_config
 from cemrl_jax import config as config_lib
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.envs.robots import Point
-from cemrl_jax.envs.schedules import Location, Timed
+from cemrl_jax.envs.schedules import Location, Stationary, Timed
 from cemrl_jax.envs.tasks import Direction, Velocity
 
 
@@ -391,11 +391,17 @@ def test_segments_that_cannot_be_drawn_are_refused(changes, problem):
     assert problems_of(config) == [problem]
 
 
-def test_decoding_what_is_held_out_is_refused():
-    config = tiny_config(train__schedule="alternating", elbo__decode_distance=4)
+@pytest.mark.parametrize("decode", ["episode", "task"])
+def test_decoding_others_needs_tasks_that_stay_and_no_validation(decode):
+    config = tiny_config(elbo__decode=decode)
+    config.env.schedule = Stationary()
+    assert problems_of(config) == []
+    config.train.schedule, config.env.schedule = "alternating", Timed()
     assert problems_of(config) == [
-        "elbo.decode_distance=4 must be 0 with train.schedule='alternating', whose"
-        " validation it could decode"
+        f"elbo.decode='{decode}' must be 'current' with train.schedule='alternating',"
+        " whose validation it could decode",
+        f"elbo.decode='{decode}' must be 'current' with env.schedule={Timed()}: only"
+        " where tasks stay do all transitions of an episode have the same",
     ]
 
 

@@ -18,6 +18,7 @@ from cemrl_jax.agents.cemrl.bounds import Bound, with_physics
 from cemrl_jax.agents.cemrl.types import TRAINED, Batch, LearnerState
 from cemrl_jax.config import Config
 from cemrl_jax.data import groups, normalizer, replay, success
+from cemrl_jax.data.replay import Place
 from cemrl_jax.data.rollout import BREAKDOWN, sound_returns, without_broken
 from cemrl_jax.data.types import (
     Metrics,
@@ -29,9 +30,6 @@ from cemrl_jax.data.types import (
 from cemrl_jax.data.vectors import Compact
 from cemrl_jax.envs import NonStationaryEnv
 from cemrl_jax.runtime import parallel
-
-Place = tuple[Array, Array]
-"""Environments and indices of transitions in a replay."""
 
 
 class Places(struct.PyTreeNode):
@@ -193,14 +191,14 @@ class Sampling:
       windows_per_segment: W, consecutive transitions of a run; 1 for independent ones.
       num_steps: length of a collect's episodes, which runs do not leave.
       fold: one in so many transitions is for validation.
-      decode_distance: see `ElboConfig`.
+      decode: see `ElboConfig`.
     """
 
     batch_size: int
     windows_per_segment: int = 1
     num_steps: int = 1
     fold: int = 1
-    decode_distance: int = 0
+    decode: str = "current"
 
     def draw(
         self, agent: Agent, learner: LearnerState, memory: ReplayState, key: Array
@@ -210,12 +208,14 @@ class Sampling:
 
     def places(self, memory: ReplayState, key: Array) -> Places:
         """Draws the places of a batch."""
-        if not self.decode_distance:
+        draw_decoded = replay.DECODED[self.decode]
+        if draw_decoded is None:
             return Places(self._current(memory, key))
-        key_current, key_near = jax.random.split(key)
+        key_current, key_decoded = jax.random.split(key)
         current = self._current(memory, key_current)
-        sizes = (self.decode_distance, self.num_steps)
-        return Places(current, replay.draw_near(key_near, current, *sizes))
+        return Places(
+            current, draw_decoded(memory, key_decoded, current, self.num_steps)
+        )
 
     def _current(self, memory: ReplayState, key: Array) -> Place:
         if self.windows_per_segment == 1:
@@ -730,7 +730,7 @@ def make_phases(
         batch_size,
         config.elbo.windows_per_segment,
         config.rollout.num_steps,
-        decode_distance=config.elbo.decode_distance,
+        decode=config.elbo.decode,
     )
     if train.schedule == "fused":
         independent = config.sac.independent_transitions

@@ -47,8 +47,8 @@ class Batch(struct.PyTreeNode):
         of the episode; F = obs, action, reward, next_obs in this order. Or segments,
         B = S * W, run by run. An array or `Segments`.
       current: `[B]` the transitions themselves, raw.
-      scaled: `[B]` what the decoder predicts, the same or near ones (see
-        `ElboConfig.decode_distance`) with obs, action, reward and next_obs normalised.
+      scaled: `[B]` what the decoder predicts, the same or others (see
+        `ElboConfig.decode`) with obs, action, reward and next_obs normalised.
       weight: `[B]` of each transition in the ELBO, 1 on average; None for 1 each.
     """
 

@@ -395,7 +395,7 @@ def test_segments_that_cannot_be_drawn_are_refused(changes, problem):
 def test_decoding_others_needs_tasks_that_stay_and_no_validation(decode):
     config = tiny_config(elbo__decode=decode)
     config.env.schedule = Stationary()
-    assert problems_of(config) == []
+    config.validate(8)
     config.train.schedule, config.env.schedule = "alternating", Timed()
     assert problems_of(config) == [
         f"elbo.decode='{decode}' must be 'current' with train.schedule='alternating',"

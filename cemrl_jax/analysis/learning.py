@@ -335,7 +335,9 @@ def rivals(experiments: list[Experiment]) -> dict[str, list[Experiment]]:
     """
     groups: dict[str, list[Experiment]] = {}
     for one in experiments:
-        groups.setdefault(one["preset"] or task_of(one), []).append(one)
+        names = one["config"]["env"]["task"].get("names", ())
+        title = one["preset"] or ", ".join((task_of(one), *names))
+        groups.setdefault(title, []).append(one)
     return dict(sorted(groups.items()))
 
 

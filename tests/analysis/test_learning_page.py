@@ -119,3 +119,18 @@ def test_experiments_on_the_same_tasks_are_compared_in_one_panel(page):
     assert first.get_color() == bound.get_color() != other.get_color()
     assert first.get_linestyle() == other.get_linestyle() != bound.get_linestyle()
     assert list(first.get_ydata()) == [-300.0, -20.0, -21.0]
+
+
+def test_tasks_of_metaworld_have_a_panel_for_each_choice_of_them(page):
+    found = json.loads((page / learning.RESULTS / "quickstart.json").read_text())
+
+    def arm(*names: str) -> learning.Experiment:
+        env = found["config"]["env"] | {"task": {"name": "metaworld", "names": names}}
+        return found | {"preset": None, "config": found["config"] | {"env": env}}
+
+    both = arm("drawer-open", "drawer-close")
+    groups = learning.rivals([arm("reach"), both, arm("reach")])
+    assert {title: len(own) for title, own in groups.items()} == {
+        "metaworld, drawer-open, drawer-close": 1,
+        "metaworld, reach": 2,
+    }

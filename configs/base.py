@@ -236,9 +236,9 @@ def manipulation_of_one(name: str, task: str, *, num_epochs: int) -> Config:
     """Returns `manipulation` of one task in episodes of 150 steps.
 
     Once the hand rests, rewards no longer say where the target is, and the next one is
-    like the last wherever that is: so the window holds the hand's way there, and the
-    decoder predicts rewards elsewhere in the episode. `benchmarks/learning.md` has what
-    this is worth.
+    like the last wherever that is: so the window holds the whole episode, with the
+    hand's way there, and the decoder predicts other episodes of the task, in which the
+    hand went elsewhere. `benchmarks/learning.md` has what this is worth.
 
     Args:
       name: of the experiment.
@@ -251,7 +251,7 @@ def manipulation_of_one(name: str, task: str, *, num_epochs: int) -> Config:
     )
     return dataclasses.replace(
         config,
-        encoder=dataclasses.replace(config.encoder, window_steps=100),
+        encoder=dataclasses.replace(config.encoder, window_steps=num_steps),
         elbo=dataclasses.replace(
             config.elbo,
             decode="task",

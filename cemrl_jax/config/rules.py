@@ -229,6 +229,12 @@ def _env_problems(config: Any, num_devices: int) -> list[str]:
             f"elbo.state_size={config.elbo.state_size} must not exceed the"
             f" {obs_size} entries of an observation"
         )
+    seen = config.encoder.obs_size
+    if seen and not config.elbo.state_size <= seen <= obs_size:
+        problems.append(
+            f"encoder.obs_size={seen} must be 0, or from elbo.state_size="
+            f"{config.elbo.state_size} to the {obs_size} entries of an observation"
+        )
     classes = config.encoder.num_classes
     bases = getattr(env.distribution, "num_base_tasks", 1)
     if config.elbo.component_constraint and classes < bases:
@@ -314,6 +320,7 @@ _RANGES: dict[str, tuple[Any, tuple[str, ...]]] = {
         (
             "seed",
             "rollout.num_initial",
+            "encoder.obs_size",
             "elbo.kl_z_weight",
             "elbo.kl_y_weight",
             "replay.num_collects",

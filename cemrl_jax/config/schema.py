@@ -88,6 +88,9 @@ class EncoderConfig:
       kind: see `cemrl_jax.agents.cemrl.encoders`.
       merge: how shared_y agrees on a class, one of its `MERGES`.
       window_steps: T, transitions that it sees.
+      obs_size: leading entries of an observation that it and the decoder see; 0: all.
+        What differs by task and says nothing of it can be learnt by heart: with few
+        tasks, keep it from them.
       num_classes: K, Gaussians in the mixture.
       latent_size: Z, size of the task variable.
       width_factor: width of its layers, in widths of its input.
@@ -96,6 +99,7 @@ class EncoderConfig:
     kind: str = "shared_y"
     merge: str = "add"
     window_steps: int = 10
+    obs_size: int = 0
     num_classes: int = 1
     latent_size: int = 1
     width_factor: float = 10.0

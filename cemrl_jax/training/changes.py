@@ -33,6 +33,7 @@ SHAPES = (
     "env.robot.*",
     "env.task.*",
     "encoder.kind",
+    "encoder.obs_size",
     "encoder.window_steps",
     "encoder.num_classes",
     "encoder.latent_size",

@@ -65,6 +65,7 @@ class Agent:
 
     Attributes:
       obs_size: size of an observation.
+      seen_size: leading entries of it that the world model sees.
       action_size: size of an action.
       window_steps: T, transitions that the encoder sees.
       latent_size: Z.
@@ -90,6 +91,7 @@ class Agent:
     """
 
     obs_size: int
+    seen_size: int
     action_size: int
     window_steps: int
     latent_size: int
@@ -124,7 +126,9 @@ class Agent:
         window = jnp.zeros((1, self.window_steps, self.num_features))
         world_model = {
             "encoder": self.encoder.init(key_encoder, window),
-            "decoder": self.decoder.init(key_decoder, obs, action, z),
+            "decoder": self.decoder.init(
+                key_decoder, obs[:, : self.seen_size], action, z
+            ),
             "prior": self.class_prior.init(key_prior),
         }
         critic = self.critic.init(key_critic, obs, context, action)
@@ -190,7 +194,7 @@ class Agent:
     @property
     def num_features(self) -> int:
         """F, the size of a transition as the encoder sees it."""
-        return 2 * self.obs_size + self.action_size + 1
+        return 2 * self.seen_size + self.action_size + 1
 
     @property
     def context_size(self) -> int:
@@ -241,6 +245,14 @@ class Agent:
         """See `losses.WorldModel`."""
         return _apply(self.class_prior, params["prior"])
 
+    def scale(self, learner: LearnerState, rows: Transition) -> Transition:
+        """Returns transitions as the world model sees them: normalised, and cut."""
+        scaled = normalizer.normalize(learner.normalizer, rows)
+        return scaled.replace(
+            obs=scaled.obs[..., : self.seen_size],
+            next_obs=scaled.next_obs[..., : self.seen_size],
+        )
+
     def sample_action(
         self, params: Params, obs: Array, z: Array, noise: Array
     ) -> tuple[Array, Array]:
@@ -255,7 +267,7 @@ class Agent:
         original normalises its zero padding when it trains but not when it acts; here
         both see the same.
         """
-        scaled = normalizer.normalize(learner.normalizer, rows)
+        scaled = self.scale(learner, rows)
         newest = lambda tree: jax.tree.map(lambda leaf: leaf[:, -1], tree)  # noqa: E731
         exists = replay.exists(newest(rows).step, self.window_steps)
         window = normalizer.features(jax.tree.map(lambda leaf: leaf[:, :-1], scaled))
@@ -275,7 +287,7 @@ class Agent:
           rows: what `replay.segments` gathered.
           weight: `[S * W]`, see `Batch`.
         """
-        scaled = normalizer.normalize(learner.normalizer, rows)
+        scaled = self.scale(learner, rows)
         num_segments, length = rows.step.shape
         num_windows = length - self.window_steps
 
@@ -541,7 +553,7 @@ class ContextPolicy:
 
     def observe(self, window: Any, transition: Transition) -> Any:
         """Moves the newest transition `[E]` into the windows, the oldest out."""
-        scaled = normalizer.normalize(self.learner.normalizer, transition)
+        scaled = self.agent.scale(self.learner, transition)
         new = self._embed(normalizer.features(scaled))
         return jax.tree.map(
             lambda old, leaf: jnp.concatenate([old[:, 1:], leaf[:, None]], 1),
@@ -679,6 +691,7 @@ def make_agent(
     hidden = (sac.hidden_size,) * sac.num_layers
     return Agent(
         obs_size=obs_size,
+        seen_size=encoder.obs_size or obs_size,
         action_size=action_size,
         window_steps=encoder.window_steps,
         latent_size=encoder.latent_size,

@@ -235,7 +235,7 @@ class Sampling:
             return batch
         env, index = (part.reshape(-1) for part in places.decoded)
         rows = jax.tree.map(lambda leaf: leaf[env, index], memory.data)
-        return batch.replace(scaled=normalizer.normalize(learner.normalizer, rows))
+        return batch.replace(scaled=agent.scale(learner, rows))
 
     def _gather(
         self, agent: Agent, learner: LearnerState, memory: ReplayState, place: Place
@@ -670,7 +670,7 @@ class PolicyPhase:
                 lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, self.chunk, 1),
                 memory.data,
             )
-            scaled = normalizer.normalize(learner.normalizer, rows)
+            scaled = self.agent.scale(learner, rows)
             return self._embed_features(learner, normalizer.features(scaled))
 
         def write(number: Array, embedded: Any) -> Any:

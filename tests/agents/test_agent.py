@@ -13,8 +13,10 @@ from helpers import (
     random_batch,
     random_transitions,
     tiny_agent,
+    with_noise,
 )
 
+from cemrl_jax.agents.cemrl import losses
 from cemrl_jax.agents.cemrl.agent import ContextPolicy, make_agent
 from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.data.types import Transition
@@ -125,6 +127,40 @@ def test_a_reward_that_depends_on_the_task_makes_the_policy_listen_to_z():
     trained = train(learner, now.replace(reward=z[:, 0] * now.action[:, 0]), z)
     chosen = actions(trained, now.obs, z)
     assert np.all(chosen * z[:, 0] > 0.7)
+
+
+# ---------------------------------------------------------------- the world model
+
+
+@pytest.mark.parametrize(("entry", "seen"), [(0, True), (1, False)])
+def test_the_world_model_sees_the_leading_entries_of_an_observation(entry, seen):
+    agent, learner = tiny_agent(encoder__obs_size=1, elbo__state_size=1)
+    learner = with_noise(learner)
+    rows = random_transitions(0, 8, agent.window_steps + 1, steps=agent.window_steps)
+    noise = agent.world_model_noise(jax.random.key(0), 8)
+
+    def moved(obs: Any) -> Any:
+        return obs + np.eye(2, dtype=np.float32)[entry]
+
+    def believe(rows: Transition) -> Any:
+        batch = agent.make_batch(learner, rows)
+        loss, (_, z) = losses.elbo_loss(
+            learner.world_model.params,
+            agent,
+            batch,
+            noise,
+            learner.loss_weights,
+            agent.elbo,
+        )
+        policy = ContextPolicy(agent, learner, deterministic=True)
+        newest = jax.tree.map(lambda leaf: leaf[:, -1], rows)
+        window = policy.observe(policy.start(8), newest)
+        return loss, z, policy.believe(window).z
+
+    changed_rows = rows.replace(obs=moved(rows.obs), next_obs=moved(rows.next_obs))
+    before, after = (jax.jit(believe)(x) for x in (rows, changed_rows))
+    for one, other in zip(before, after, strict=True):
+        assert np.allclose(one, other, rtol=1e-3, atol=1e-4) != seen
 
 
 # ---------------------------------------------------------------- one policy step

@@ -223,6 +223,12 @@ def test_get_field_names_what_there_is_where_nothing_is_near():
             "elbo.state_size=3 must not exceed the 2 entries of an observation",
         ),
         (
+            "encoder__obs_size",
+            3,
+            "encoder.obs_size=3 must be 0, or from elbo.state_size=2 to the 2 entries of"
+            " an observation",
+        ),
+        (
             "env__robot",
             Point(gain=0.0),
             "env.robot.gain=0.0 must be above 0 and at most 1",

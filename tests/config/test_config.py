@@ -225,8 +225,8 @@ def test_get_field_names_what_there_is_where_nothing_is_near():
         (
             "encoder__obs_size",
             3,
-            "encoder.obs_size=3 must be 0, or from elbo.state_size=2 to the 2 entries of"
-            " an observation",
+            "encoder.obs_size=3 must be 0, or from elbo.state_size=2 to the 2 entries"
+            " of an observation",
         ),
         (
             "env__robot",

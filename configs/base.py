@@ -232,17 +232,23 @@ def manipulation(
     )
 
 
-def manipulation_of_one(name: str, task: str, *, num_epochs: int) -> Config:
+def manipulation_of_one(
+    name: str, task: str, *, obs_size: int, num_epochs: int
+) -> Config:
     """Returns `manipulation` of one task in episodes of 150 steps.
 
     Once the hand rests, rewards no longer say where the target is, and the next one is
     like the last wherever that is: so the window holds the whole episode, with the
     hand's way there, and the decoder predicts other episodes of the task, in which the
-    hand went elsewhere. `benchmarks/learning.md` has what this is worth.
+    hand went elsewhere. What tells the 50 targets apart without saying where others
+    are, as an object does that nothing depends on, stays out of sight.
+    `benchmarks/learning.md` has what this is worth.
 
     Args:
       name: of the experiment.
       task: of Meta-World.
+      obs_size: leading entries of an observation that rewards depend on: 4 of the hand,
+        3 of the object.
       num_epochs: epochs of the run.
     """
     num_steps = 150
@@ -251,12 +257,17 @@ def manipulation_of_one(name: str, task: str, *, num_epochs: int) -> Config:
     )
     return dataclasses.replace(
         config,
-        encoder=dataclasses.replace(config.encoder, window_steps=num_steps),
+        encoder=dataclasses.replace(
+            config.encoder, window_steps=num_steps, obs_size=obs_size, width_factor=10.0
+        ),
         elbo=dataclasses.replace(
             config.elbo,
             decode="task",
+            decoder_width_factor=12.0,
+            state_size=obs_size,
             kl_z_weight=1e-4,
             kl_y_weight=1e-4,
         ),
         sac=dataclasses.replace(config.sac, independent_transitions=False),
+        train=dataclasses.replace(config.train, final_learning_rate=0.02),
     )

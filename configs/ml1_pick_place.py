@@ -6,4 +6,6 @@ from cemrl_jax.configs.base import manipulation_of_one
 
 def get_config() -> Config:
     """One task, 50 places to learn from; 6 M steps."""
-    return manipulation_of_one("ml1-pick-place", "pick-place", num_epochs=200)
+    return manipulation_of_one(
+        "ml1-pick-place", "pick-place", obs_size=7, num_epochs=200
+    )

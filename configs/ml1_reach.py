@@ -5,5 +5,5 @@ from cemrl_jax.configs.base import manipulation_of_one
 
 
 def get_config() -> Config:
-    """One task, 50 places to learn from; 2.01 M steps."""
-    return manipulation_of_one("ml1-reach", "reach", obs_size=4, num_epochs=67)
+    """One task, 50 places to learn from; 1.2 M steps."""
+    return manipulation_of_one("ml1-reach", "reach", obs_size=4, num_epochs=40)

@@ -544,7 +544,9 @@ def measure_updates(
     config, agent, learner = subject.config, subject.agent, subject.learner
     batch_size = config.sac.batch_size // num_devices
     chunk = config.rollout.num_steps
-    sampling = Sampling(batch_size, config.elbo.windows_per_segment, chunk)
+    sampling = Sampling(
+        batch_size, config.elbo.windows_per_segment, chunk, decode=config.elbo.decode
+    )
 
     def model(windows: int) -> WorldModelPhase:
         return WorldModelPhase(

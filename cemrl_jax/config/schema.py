@@ -22,8 +22,9 @@ class EnvConfig:
       robot: the body, or a world with one.
       task: the family of tasks.
       schedule: when the task changes within an episode.
-      engine: of the physics: "mjx", "mujoco" (C MuJoCo, on CPU devices only) or "auto"
-        (C MuJoCo on CPU devices, MJX on all others).
+      engine: of the physics: "mjx", "mujoco" (C MuJoCo, on CPU devices only),
+        "mujoco_ffi" (the same, with quicker calls, once scripts/build_engine.py has
+        built it) or "auto" (C MuJoCo on CPU devices, MJX on all others).
       num_train_tasks: size of the pool that training draws from.
       num_test_tasks: size of the pool that evaluation uses; drawn from its own key.
     """

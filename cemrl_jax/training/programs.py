@@ -12,7 +12,7 @@ import numpy as np
 from cemrl_jax.agents.algorithms import make_algorithm
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.data import success
-from cemrl_jax.envs import Task
+from cemrl_jax.envs import Task, engines
 from cemrl_jax.evaluation import cases, inference
 from cemrl_jax.evaluation.evaluate import (
     Rows,
@@ -223,8 +223,8 @@ def _options(config: Config) -> dict[str, dict[str, Any]]:
     if jax.default_backend() != "cpu":
         return {}
     options = {"init": ONCE}
-    if config.env.resolved_engine == "mujoco":
-        # What calls C MuJoCo spends its time there, and no cache keeps it.
+    if config.env.resolved_engine in engines.C_ENGINES:
+        # What calls C MuJoCo spends its time there.
         options |= {"collect": QUICKLY, "evaluate": QUICKLY}
     return options
 

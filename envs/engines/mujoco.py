@@ -8,6 +8,7 @@ take turns. The result does not depend on the number of threads.
 # mujoco comes without type stubs:
 # pyright: reportAttributeAccessIssue=false
 
+import abc
 import concurrent.futures
 import dataclasses
 import functools
@@ -67,8 +68,8 @@ class _Call:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class BatchSimulator(Simulator):
-    """See `Simulator`.
+class HostSimulator(Simulator):
+    """See `Simulator`; subclasses say how a compiled program reaches MuJoCo.
 
     Attributes:
       num_threads: threads that step simulations; 0 for as many as there are cores
@@ -76,7 +77,6 @@ class BatchSimulator(Simulator):
     """
 
     num_threads: int = 0
-    _batches: dict[Any, Batch] = dataclasses.field(default_factory=dict, repr=False)
 
     def read(self, state: PhysicsState, overrides: dict[str, Array]) -> PhysicsState:
         """See `Simulator.read`."""
@@ -88,6 +88,33 @@ class BatchSimulator(Simulator):
         """See `Simulator.step`."""
         return self._call(self.substeps, state, self.control(action), overrides)
 
+    @abc.abstractmethod
+    def advance(
+        self,
+        num_steps: int,
+        inputs: dict[str, Array],
+        overrides: dict[str, Array],
+        outputs: dict[str, int],
+    ) -> dict[str, Array]:
+        """Has the host take steps, or with none bring the readings up to date.
+
+        Args:
+          num_steps: of physics.
+          inputs: `[n]` fields of the simulation to set, by name.
+          overrides: fields of the model, likewise.
+          outputs: sizes of the fields to return, by name.
+
+        Returns:
+          The outputs, `[n]` each, by name.
+        """
+
+    @property
+    def stage(self) -> int:
+        """What is computed anew after the last physics step."""
+        stages = mujoco.mjtStage
+        current = self.source.current_readings
+        return int(stages.mjSTAGE_POS if current else stages.mjSTAGE_NONE)
+
     def _call(
         self,
         num_steps: int,
@@ -95,10 +122,6 @@ class BatchSimulator(Simulator):
         control: Array | None,
         overrides: dict[str, Array],
     ) -> PhysicsState:
-        """Has the host take steps, or with none bring the readings up to date.
-
-        One array goes there and one comes back: each costs a callback some time.
-        """
         inputs = {
             "qpos": state.qpos,
             "qvel": state.qvel,
@@ -107,33 +130,51 @@ class BatchSimulator(Simulator):
             "mocap_pos": state.mocap,
         }
         inputs = {name: x.ravel() for name, x in inputs.items() if x is not None}
-        outputs = ("qpos", "qvel", "qacc_warmstart", *self.readings)
         data = mujoco.MjData(self.model)
-        shapes = [np.shape(getattr(data, name)) for name in outputs]
-        sizes = [int(np.prod(shape)) for shape in shapes]
-        call = _Call(num_steps, tuple(inputs), outputs)
-
-        def on_host(packed: np.ndarray, overrides: Arrays) -> np.ndarray:
-            return _OWNER.run(self._advance, call, packed, overrides)
-
-        packed = jax.pure_callback(
-            on_host,
-            jax.ShapeDtypeStruct((sum(sizes),), jnp.float32),
-            jnp.concatenate(list(inputs.values())),
-            overrides,
-            vmap_method="broadcast_all",
-        )
-        parts = jnp.split(packed, np.cumsum(sizes)[:-1])
-        result = {
-            name: part.reshape(shape)
-            for name, part, shape in zip(outputs, parts, shapes)
-        }
+        outputs = ("qpos", "qvel", "qacc_warmstart", *self.readings)
+        shapes = {name: np.shape(getattr(data, name)) for name in outputs}
+        sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+        flat = self.advance(num_steps, inputs, overrides, sizes)
+        result = {name: flat[name].reshape(shapes[name]) for name in outputs}
         return state.replace(
             qpos=result["qpos"],
             qvel=result["qvel"],
             warmstart=result["qacc_warmstart"],
             readings={name: result[name] for name in self.readings},
         )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BatchSimulator(HostSimulator):
+    """See `HostSimulator`; programs call Python, which calls MuJoCo."""
+
+    _batches: dict[Any, Batch] = dataclasses.field(default_factory=dict, repr=False)
+
+    def advance(
+        self,
+        num_steps: int,
+        inputs: dict[str, Array],
+        overrides: dict[str, Array],
+        outputs: dict[str, int],
+    ) -> dict[str, Array]:
+        """See `HostSimulator.advance`.
+
+        One array goes there and one comes back: each costs a callback some time.
+        """
+        call = _Call(num_steps, tuple(inputs), tuple(outputs))
+
+        def on_host(packed: np.ndarray, overrides: Arrays) -> np.ndarray:
+            return _OWNER.run(self._advance, call, packed, overrides)
+
+        packed = jax.pure_callback(
+            on_host,
+            jax.ShapeDtypeStruct((sum(outputs.values()),), jnp.float32),
+            jnp.concatenate(list(inputs.values())),
+            overrides,
+            vmap_method="broadcast_all",
+        )
+        ends = np.cumsum(list(outputs.values()))
+        return dict(zip(outputs, jnp.split(packed, ends[:-1])))
 
     def _advance(
         self, call: "_Call", packed: np.ndarray, overrides: Arrays
@@ -153,7 +194,7 @@ class BatchSimulator(Simulator):
             field = batch.expand(name)
             field[:] = np.reshape(value, field.shape)
         if call.num_steps:
-            batch.step(nstep=call.num_steps, stage=self._stage)
+            batch.step(nstep=call.num_steps, stage=self.stage)
         else:
             batch.forward()
         columns = [batch.bind(name).reshape(batch.nsim, -1) for name in call.outputs]
@@ -164,13 +205,6 @@ class BatchSimulator(Simulator):
     def _start(self) -> np.ndarray:
         """The state of a simulation that has just been made: what no input sets."""
         return Batch(self.model, 1, 1).state[0].copy()
-
-    @property
-    def _stage(self) -> int:
-        """What is computed anew after the last physics step."""
-        stages = mujoco.mjtStage
-        current = self.source.current_readings
-        return int(stages.mjSTAGE_POS if current else stages.mjSTAGE_NONE)
 
     def _batch(self, num_simulations: int, overrides: tuple[str, ...]) -> Batch:
         """Returns simulations whose expanded fields are those that are overridden."""
@@ -192,10 +226,14 @@ def _num_cores() -> int:
 
 
 def load(source: ModelFile) -> BatchSimulator:
-    """Returns the simulator of a model file.
+    """Returns the simulator of a model file."""
+    return BatchSimulator(compile_model(source), source)
 
-    A state that goes bad stays bad, where MuJoCo would reset it without a word. The
-    solver's limits are the file's own, except that PGS's would not suit Newton.
+
+def compile_model(source: ModelFile) -> mujoco.MjModel:
+    """Returns a model whose broken states stay broken, not reset without a word.
+
+    The solver's limits are the file's own, except that PGS's would not suit Newton.
     """
 
     def edit(spec: mujoco.MjSpec) -> None:
@@ -211,7 +249,7 @@ def load(source: ModelFile) -> BatchSimulator:
     _expect_warnings()
     model = source.compile(edit)
     model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-    return BatchSimulator(model, source)
+    return model
 
 
 def _expect_warnings() -> None:

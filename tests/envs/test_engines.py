@@ -1,6 +1,8 @@
 """The engines as such: devices, threads, batches, what is refused."""
 
+import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 
@@ -8,14 +10,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import ROOT, tiny_config
+from helpers import HAS_METAWORLD, ROOT, tiny_config
+from worlds import NUM_ENVS, world
 
 from cemrl_jax.config import ConfigError
 from cemrl_jax.envs import engines
 from cemrl_jax.envs.engines import mujoco as c_engine
+from cemrl_jax.envs.engines import mujoco_ffi
 from cemrl_jax.envs.robots import HalfCheetah
 
 SOURCE = HalfCheetah().source
+HAS_COMPILER = shutil.which("c++") is not None and sys.platform == "linux"
+needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="no C++ compiler")
+C_ENGINES = ["mujoco", pytest.param("mujoco_ffi", marks=needs_compiler)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder(tmp_path_factory):
+    """Where the engine that is built here lies, so that none of the user's is used."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        if HAS_COMPILER:
+            mujoco_ffi.build()
+        yield folder
+
+
+@pytest.fixture(params=C_ENGINES)
+def simulator(request):
+    return engines.load(request.param, SOURCE)
 
 
 def perturbed(simulator, key):
@@ -42,23 +65,39 @@ def walk(simulator, num_envs, num_steps=10, overrides=None):
     return jax.device_get(run(keys, action, overrides or {}))
 
 
-def test_results_do_not_depend_on_the_number_of_threads():
-    one = c_engine.BatchSimulator(**vars_of(num_threads=1))
-    four = c_engine.BatchSimulator(**vars_of(num_threads=4))
+def test_results_do_not_depend_on_the_number_of_threads(simulator):
+    one = dataclasses.replace(simulator, num_threads=1)
+    four = dataclasses.replace(simulator, num_threads=4)
     jax.tree.map(np.testing.assert_array_equal, walk(one, 13), walk(four, 13))
 
 
-def vars_of(num_threads):
-    base = c_engine.load(SOURCE)
-    return {
-        "model": base.model,
-        "source": base.source,
-        "num_threads": num_threads,
-    }
+@needs_compiler
+@pytest.mark.parametrize(
+    "name",
+    [
+        "half_cheetah",  # with a model of its own for each
+        "ant",
+        "humanoid",
+        pytest.param(
+            "sawyer",  # moved by a mocap body
+            marks=pytest.mark.skipif(not HAS_METAWORLD, reason="no metaworld"),
+        ),
+    ],
+)
+def test_without_python_in_between_c_mujoco_does_the_same_to_the_last_digit(name):
+    ends = []
+    for engine in ("mujoco", "mujoco_ffi"):
+        case = world(name, engine)
+        state = start = case.reset(
+            jax.random.split(jax.random.key(0), NUM_ENVS), case.tasks
+        )
+        for number in range(12):
+            state = case.step(state, case.actions(jax.random.key(number)), case.pool)
+        ends.append((start.physics, state.physics, state.reward))
+    jax.tree.map(np.testing.assert_array_equal, *ends)
 
 
-def test_a_robot_does_not_depend_on_its_place_among_others():
-    simulator = c_engine.load(SOURCE)
+def test_a_robot_does_not_depend_on_its_place_among_others(simulator):
     many, few = walk(simulator, 9), walk(simulator, 9)
     jax.tree.map(np.testing.assert_array_equal, many, few)
     keys = jax.random.split(jax.random.key(0), 9)
@@ -70,8 +109,7 @@ def test_a_robot_does_not_depend_on_its_place_among_others():
     np.testing.assert_array_equal(alone.qpos[0], together.qpos[4])
 
 
-def test_overrides_of_one_call_do_not_stay_for_the_next():
-    simulator = c_engine.load(SOURCE)
+def test_overrides_of_one_call_do_not_stay_for_the_next(simulator):
     before = walk(simulator, 5)
     mass = np.asarray(simulator.model.body_mass, np.float32)
     heavy = walk(simulator, 5, overrides={"body_mass": jnp.tile(2 * mass, (5, 1))})
@@ -96,7 +134,7 @@ def test_an_axis_for_seeds_is_one_call_of_the_engine(monkeypatch):
     assert calls == [(3, 4), (3, 4)]
 
 
-@pytest.mark.parametrize("engine", ["mujoco", "mjx"])
+@pytest.mark.parametrize("engine", [*C_ENGINES, "mjx"])
 def test_programs_with_other_axis_names_can_share_a_robot(engine):
     """Its constants are made in the first trace, and must not carry its mesh."""
     engines.load.cache_clear()
@@ -110,9 +148,7 @@ def test_programs_with_other_axis_names_can_share_a_robot(engine):
         assert np.isfinite(state.qpos).all()
 
 
-def test_eight_devices_step_and_average_in_turn():
-    simulator = c_engine.load(SOURCE)
-
+def test_eight_devices_step_and_average_in_turn(simulator):
     def run(qpos):
         def step(state, _):
             state = jax.vmap(lambda x: simulator.step(x, jnp.ones(6), {}))(state)
@@ -134,7 +170,7 @@ from cemrl_jax.envs.robots import HalfCheetah
 
 if hasattr(os, "sched_setaffinity"):  # Linux
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
-simulator = HalfCheetah().on_engine("mujoco").simulator
+simulator = HalfCheetah().on_engine(sys.argv[1]).simulator
 
 def run(qpos):
     def step(state, _):
@@ -166,15 +202,15 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def test_a_forked_child_steps_with_threads_of_its_own():
-    done = run_script(FORKED, timeout=120)
+    done = run_script(FORKED)
     assert done.stdout == "0\n", done.stderr
     assert done.returncode == 0
 
 
-def run_script(script, timeout):
+def run_script(script, *args, timeout=120):
     flags = "--xla_force_host_platform_device_count=8"
     return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
+        [sys.executable, "-W", "ignore", "-c", script, *args],
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -185,8 +221,9 @@ def run_script(script, timeout):
 
 
 @pytest.mark.slow
-def test_a_thousand_robots_on_eight_devices_and_two_cores_do_not_wait_for_each_other():
-    done = run_script(MANY, timeout=240)  # takes ten seconds
+@pytest.mark.parametrize("engine", C_ENGINES)
+def test_a_thousand_robots_on_eight_devices_do_not_wait_for_each_other(engine):
+    done = run_script(MANY, engine, timeout=240)  # takes ten seconds
     assert done.stdout == "True\n", done.stderr
     assert done.returncode == 0, done.stderr  # it leaves cleanly, too
 
@@ -204,13 +241,63 @@ print(jax.jit(simulator.start)(jnp.zeros(9), jnp.zeros(9)).qpos)
 
 
 def test_an_error_of_the_engine_ends_the_program_with_its_message():
-    done = run_script(FAILING, timeout=120)
+    done = run_script(FAILING)
     assert done.returncode != 0
     assert "the engine has a bad day" in done.stderr
 
 
-def test_a_broken_state_stays_broken_and_its_neighbours_sound():
-    simulator = c_engine.load(SOURCE)
+@needs_compiler
+def test_an_error_of_mujoco_itself_ends_the_program_with_its_message():
+    class Small(type(SOURCE)):
+        def compile(self, edit=lambda spec: None):
+            def edit_both(spec):
+                edit(spec)
+                spec.memory = 1000  # compiles, but has no room for contacts
+
+            return super().compile(edit_both)
+
+    small = mujoco_ffi.load(Small(**vars(SOURCE)))
+    low = jnp.zeros(9).at[1].set(-0.4)
+    state = c_engine.load(SOURCE).start(low, jnp.zeros(9))
+    with pytest.raises(RuntimeError, match="simulation 0: mj_stackAlloc: out of mem"):
+        jax.jit(lambda state: small.step(state, jnp.ones(6), {}))(state)
+
+
+@needs_compiler
+def test_a_field_that_mujoco_does_not_have_is_named():
+    advance = mujoco_ffi.load(SOURCE).advance
+    with pytest.raises(RuntimeError, match="qpos has another size in MuJoCo"):
+        advance(1, {"qpos": jnp.zeros(8)}, {}, {"qpos": 9})
+    with pytest.raises(RuntimeError, match="speed has another size in MuJoCo"):
+        advance(1, {"qpos": jnp.zeros(9)}, {}, {"speed": 9})
+
+
+CACHED = """
+import sys
+import jax
+import jax.numpy as jnp
+from cemrl_jax.envs.robots import HalfCheetah
+
+events = []
+jax.monitoring.register_event_listener(lambda name, **_: events.append(name))
+jax.config.update("jax_compilation_cache_dir", sys.argv[1])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+simulator = HalfCheetah().on_engine("mujoco_ffi").simulator
+state = jax.jit(simulator.start)(jnp.zeros(9), jnp.zeros(9))
+events.clear()
+after = jax.jit(lambda x: simulator.step(x, jnp.ones(6), {}))(state)
+print("/jax/compilation_cache/cache_hits" in events, after.qpos.tolist())
+"""
+
+
+@needs_compiler
+def test_a_program_of_another_process_comes_from_the_compile_cache(tmp_path):
+    first, again = (run_script(CACHED, str(tmp_path)) for _ in range(2))
+    assert first.stdout.startswith("False"), first.stderr
+    assert again.stdout == first.stdout.replace("False", "True"), again.stderr
+
+
+def test_a_broken_state_stays_broken_and_its_neighbours_sound(simulator):
     qpos = jnp.zeros((3, 9)).at[1, 2].set(jnp.nan)
     state = jax.vmap(simulator.start)(qpos, jnp.zeros((3, 9)))
     after = jax.vmap(lambda x: simulator.step(x, jnp.ones(6), {}))(state)
@@ -219,11 +306,35 @@ def test_a_broken_state_stays_broken_and_its_neighbours_sound():
 
 
 def test_c_mujoco_runs_on_cpu_devices_only(monkeypatch):
-    assert engines.resolve("auto") == "mujoco"
+    here = "mujoco_ffi" if HAS_COMPILER else "mujoco"
+    assert engines.resolve("auto") == here
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert engines.resolve("auto") == "mjx"
-    with pytest.raises(ConfigError, match=r"env\.engine='mujoco' .* use 'mjx' or"):
-        tiny_config(env__engine="mujoco").validate(1)
+    for engine in engines.C_ENGINES:
+        message = rf"env\.engine='{engine}' .* use 'mjx' or"
+        with pytest.raises(ConfigError, match=message):
+            tiny_config(env__engine=engine).validate(1)
+
+
+def test_an_engine_that_is_not_built_is_refused_with_the_way_to_build_it(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert engines.resolve("auto") == "mujoco"
+    with pytest.raises(ConfigError, match=r"run scripts/build_engine\.py, or use 'muj"):
+        tiny_config(env__engine="mujoco_ffi").validate(1)
+
+
+def test_a_compiler_that_is_missing_or_fails_leaves_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(RuntimeError, match=r"install one \(g\+\+ or clang\) or name"):
+        mujoco_ffi.build()
+    if sys.platform == "linux":
+        monkeypatch.setenv("CXX", "false")
+        with pytest.raises(RuntimeError, match="false could not build"):
+            mujoco_ffi.build()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_an_unknown_engine_is_refused_by_name():

@@ -97,29 +97,27 @@ def test_who_is_told_nothing_cannot_solve_the_task(schedule, tmp_path):
 # ---------------------------------------------------------------- real physics
 
 
-def half_cheetah(name: str, seed: int) -> Config:
-    """A fast preset with small batches and a tenth of its updates."""
+def half_cheetah(name: str, seed: int, num_updates: int) -> Config:
+    """A fast preset with small batches and a fraction of its updates."""
     config = preset(name)
     config.seed = seed
     config.tensorboard = False
     config.rollout.num_envs = 16_000 // config.rollout.num_steps
     config.replay.capacity = 400_000
     config.sac.batch_size = 128
-    config.train.num_epochs, config.train.num_updates = 12, 800
+    config.train.num_epochs = 12
+    config.train.num_updates = num_updates // config.train.num_epochs
     config.evaluation.interval = 12
     config.checkpoint.interval = 100
     config.checkpoint.replay = False
     return config
 
 
-def test_a_half_cheetah_learns_to_run_at_goal_velocities(tmp_path):
-    """Standing still earns -300.
-
-    The bound was measured with these two settings, which quickstart had then.
-    """
-    config = half_cheetah("quickstart", 0)
-    config.encoder.latent_size, config.train.final_learning_rate = 1, 0.2
-    assert last_returns(config, tmp_path / "run")[-1] > -200
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_half_cheetah_learns_to_run_at_goal_velocities(seed, tmp_path):
+    """Standing still earns -300; seeds 0 to 2 had -129, -98 and -78 here."""
+    config = half_cheetah("quickstart", seed, 18_000)
+    assert last_returns(config, tmp_path / "run")[-1] > -180
 
 
 def test_a_half_cheetah_learns_to_turn_round(tmp_path):
@@ -128,7 +126,7 @@ def test_a_half_cheetah_learns_to_turn_round(tmp_path):
     One evaluation of ten episodes varies too much: after as many updates it was 65 and
     218 for two seeds that earned 236 and 212 in their collects.
     """
-    config = half_cheetah("fast_cheetah_non_stationary_dir", 1)
+    config = half_cheetah("fast_cheetah_non_stationary_dir", 1, 9_600)
     config.env.num_test_tasks = 10
     config.rollout.num_envs, config.rollout.num_steps = 40, 400
     run_training(config, tmp_path / "run")

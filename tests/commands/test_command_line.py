@@ -3,6 +3,7 @@ import os
 import pathlib
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from typing import NoReturn
@@ -15,6 +16,7 @@ from helpers import PRESETS, ROOT, preset, random_transitions, tiny_config
 from cemrl_jax import config as config_lib
 from cemrl_jax.commands import command_line, evaluate
 from cemrl_jax.config import Config, ConfigError
+from cemrl_jax.envs.engines import mujoco_ffi
 from cemrl_jax.envs.robots import Point
 from cemrl_jax.envs.schedules import Location, Timed
 from cemrl_jax.envs.tasks import Direction
@@ -388,3 +390,18 @@ def test_changes_count_up_to_the_fall_whatever_part_of_the_task_changes():
     fallen = (np.arange(8) == 4).astype(np.float32)
     short = evaluate.summary(steps.replace(task=task, terminated=fallen))
     assert short == [5, 2, 5, "1", "1", 1]
+
+
+def test_build_engine_says_where_the_engine_is_or_what_is_missing(
+    monkeypatch, capsys, tmp_path
+):
+    path = tmp_path / "engine.so"
+    monkeypatch.setattr(mujoco_ffi, "library_path", lambda: path)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.delenv("CXX", raising=False)
+    code, out, err = call_script("build_engine", [], monkeypatch, capsys)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: the engine mujoco_ffi is built on Linux by a C++")
+    path.touch()
+    code, out, _ = call_script("build_engine", [], monkeypatch, capsys)
+    assert (code, out) == (0, f"the engine mujoco_ffi was built before: {path}\n")

@@ -328,6 +328,7 @@ def test_an_engine_that_is_not_built_is_refused_with_the_way_to_build_it(
 def test_a_compiler_that_is_missing_or_fails_leaves_nothing(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(RuntimeError, match=r"install one \(g\+\+ or clang\) or name"):
         mujoco_ffi.build()
     if sys.platform == "linux":

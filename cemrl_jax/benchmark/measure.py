@@ -566,8 +566,10 @@ def measure_updates(
         return learner, state.replace(worker=worker), metrics
 
     fused = functools.partial(make_fused, agent, num_updates=num_updates)
+    independent = config.sac.independent_transitions
+    own = fused(sampling, independent_policy=independent)
     programs = {
-        "fused": Program(fused(sampling), learner, state.worker),
+        "fused": Program(own, learner, state.worker),
         "model": Program(model(sampling.windows_per_segment), learner, state.worker),
         "policy": Program(policy, learner, state),
     }
@@ -596,7 +598,7 @@ def measure_updates(
             "model_steps_per_second": rates["model"],
             "policy_steps_per_second": rates["policy"],
         }
-        | work(subject, state.worker, batch_size)
+        | work(subject, state.worker, sampling)
     )
 
 
@@ -607,31 +609,39 @@ def segment_size(config: Config, batch_size: int) -> int:
     return SEGMENT if fits and plain and config.encoder.kind != "trajectory" else 0
 
 
-def work(subject: Subject, worker: WorkerState, batch_size: int) -> Row:
+def work(subject: Subject, worker: WorkerState, sampling: Sampling) -> Row:
     """Counts what updates must do at least, per device.
 
     Returns:
       Floating-point operations; and for the fused update the fewest bytes: the
       learner read and written once, the batch's windows read once.
     """
-    agent = subject.agent
+    agent, batch_size = subject.agent, sampling.batch_size
     learner = jax.eval_shape(lambda: subject.learner)
-    memory = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype),
-        worker.replay.data,
+    memory: ReplayState = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), worker.replay
     )
-    place = jnp.zeros(batch_size, jnp.int32)
-    window = functools.partial(
-        replay.windows, place=(place, place), window=agent.window_steps
-    )
-    rows = jax.eval_shape(window, memory)
-    batch: Batch = jax.eval_shape(agent.make_batch, learner, rows)
     key = jax.eval_shape(lambda: jax.random.key(0))
+
+    def draw(sampling: Sampling) -> tuple[Batch, int]:
+        """Returns a batch's shapes, and the bytes of what is gathered for it."""
+        places = jax.eval_shape(sampling.places, memory, key)
+        gather = functools.partial(sampling.gather, agent)
+        rows = functools.partial(sampling.rows, agent)
+        batch: Batch = jax.eval_shape(gather, learner, memory, places)
+        return batch, num_bytes(jax.eval_shape(rows, memory, places.current))
+
+    batch, read = draw(sampling)
+    policy_batch = None
+    if subject.config.sac.independent_transitions and sampling.windows_per_segment > 1:
+        single = Sampling(batch_size, num_steps=sampling.num_steps)
+        policy_batch, more = draw(single)
+        read += more
     noise = functools.partial(agent.world_model_noise, batch_size=batch_size)
     policy_noise = functools.partial(agent.policy_noise, batch_size=batch_size)
     z = jax.ShapeDtypeStruct((batch_size, agent.context_size), jnp.float32)
     return {
-        "update_flops": count_flops(agent.update, learner, batch, key),
+        "update_flops": count_flops(agent.update, learner, batch, key, policy_batch),
         "model_flops": count_flops(
             agent.world_model_step, learner, batch, jax.eval_shape(noise, key)
         ),
@@ -642,7 +652,7 @@ def work(subject: Subject, worker: WorkerState, batch_size: int) -> Row:
             z,
             jax.eval_shape(policy_noise, key),
         ),
-        "update_bytes": 2 * num_bytes(learner) + num_bytes(rows),
+        "update_bytes": 2 * num_bytes(learner) + read,
     }
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import pytest
 from helpers import ROOT, preset, tiny_config
 
+from cemrl_jax.agents.cemrl.phases import Sampling
 from cemrl_jax.benchmark import measure as benchmark
 from cemrl_jax.benchmark import report as benchmark_report
 from cemrl_jax.benchmark import startup
@@ -229,7 +230,7 @@ def test_flops_of_a_policy_step_are_those_of_its_matrix_products():
     config = tiny_config(sac__hidden_size=200, sac__num_layers=2)
     subject = benchmark.Subject.of(config)
     worker = jax.eval_shape(lambda: subject.workers(2, 20, 20, 1))
-    flops = benchmark.work(subject, worker, 64)
+    flops = benchmark.work(subject, worker, Sampling(64))
     obs_size, z_size, action_size = 2, 1, 1
     actor = _products(obs_size + z_size, 200, 200, 2 * action_size)
     critic = 2 * _products(obs_size + z_size + action_size, 200, 200, 1)
@@ -240,6 +241,28 @@ def test_flops_of_a_policy_step_are_those_of_its_matrix_products():
     assert flops["update_flops"] == pytest.approx(
         flops["model_flops"] + flops["policy_flops"], rel=0.02
     )
+
+
+def test_windows_of_a_segment_count_their_shared_embeddings_once():
+    config = tiny_config(encoder__window_steps=6, encoder__width_factor=40.0)
+    worker = jax.eval_shape(lambda: benchmark.Subject.of(config).workers(2, 20, 20, 1))
+    runs = Sampling(64, windows_per_segment=8, num_steps=20)
+
+    def count(sampling, independent):
+        config.sac.independent_transitions = independent
+        return benchmark.work(benchmark.Subject.of(config), worker, sampling)
+
+    single, shared, both = (
+        count(Sampling(64), False),
+        count(runs, False),
+        count(runs, True),
+    )
+    # nearly all work is embedding: 64 * 6 transitions, or 8 * (6 + 8 - 1)
+    assert 8 * 13 / (64 * 6) < shared["model_flops"] / single["model_flops"] < 0.5
+    assert shared["update_bytes"] < single["update_bytes"] < both["update_bytes"]
+    # SAC's own windows have a forward pass, a third of the work of one with gradients
+    alone = both["update_flops"] - shared["update_flops"]
+    assert 0.25 * single["model_flops"] < alone < 0.4 * single["model_flops"]
 
 
 def _products(*widths: int) -> int:

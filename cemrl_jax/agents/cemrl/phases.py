@@ -237,12 +237,18 @@ class Sampling:
         rows = jax.tree.map(lambda leaf: leaf[env, index], memory.data)
         return batch.replace(scaled=agent.scale(learner, rows))
 
+    def rows(self, agent: Agent, memory: ReplayState, place: Place) -> Transition:
+        """Gathers windows `[B, T + 1, ...]`, or runs `[S, T + W, ...]` that share."""
+        if self.windows_per_segment == 1:
+            return replay.windows(memory.data, place, agent.window_steps)
+        return replay.segments(memory.data, place, agent.window_steps, self.num_steps)
+
     def _gather(
         self, agent: Agent, learner: LearnerState, memory: ReplayState, place: Place
     ) -> Batch:
+        rows = self.rows(agent, memory, place)
         if self.windows_per_segment == 1:
-            return _independent(agent, learner, memory, place)
-        rows = replay.segments(memory.data, place, agent.window_steps, self.num_steps)
+            return agent.make_batch(learner, rows)
         weight = None
         if self.fold > 1:
             trained = replay.is_in_train(place, memory.size, self.fold).reshape(-1)

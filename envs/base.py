@@ -67,7 +67,11 @@ class EnvState(struct.PyTreeNode):
 
 
 class Robot(Protocol):
-    """A body with stationary physics. It receives tasks and knows no schedule."""
+    """A body with stationary physics. It receives tasks and knows no schedule.
+
+    A robot that never terminates may say so with `can_fall`, which is then False: what
+    it has experienced takes less memory.
+    """
 
     @property
     def action_size(self) -> int:
@@ -111,8 +115,8 @@ class World(Protocol):
     """A robot among things: what it sees, earns and achieves depends on the task.
 
     In place of a `Robot`, which becomes one by `worlds.RobotWorld`. A world may also
-    have `suited(distribution)`: returns the world for a family of tasks, or raises a
-    `ValueError`; `NonStationaryEnv` calls it.
+    have `can_fall`, see `Robot`, and `suited(distribution)`: returns the world for a
+    family of tasks, or raises a `ValueError`; `NonStationaryEnv` calls it.
     """
 
     @property

@@ -62,6 +62,11 @@ class NonStationaryEnv:
         return self.world.action_size
 
     @property
+    def can_fall(self) -> bool:
+        """Whether episodes can end early; see `Robot`, which is taken at its word."""
+        return getattr(self.world, "can_fall", True)
+
+    @property
     def base_names(self) -> tuple[str, ...]:
         """Names of the base tasks, for success rates; none where they have no names."""
         return getattr(self.distribution, "base_names", ())
@@ -124,7 +129,7 @@ class NonStationaryEnv:
             physics=jax.tree.map(keep, physics, state.physics),
             obs=keep(obs, state.obs),
             reward=keep(reward, jnp.float32(0)),
-            terminated=self.world.terminated(physics) | broken,
+            terminated=broken | self.can_fall & self.world.terminated(physics),
             broken=broken,
             success=None if success is None else success & ~broken,
             step=state.step + 1,

@@ -36,6 +36,11 @@ class RobotWorld:
         """See `World.is_solvable`: steps are only better or worse."""
         return False
 
+    @property
+    def can_fall(self) -> bool:
+        """See `World`."""
+        return getattr(self.robot, "can_fall", True)
+
     def reset(self, key: Array, task: Task) -> Any:
         """See `World.reset`."""
         del task

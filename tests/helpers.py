@@ -15,7 +15,8 @@ from cemrl_jax.agents.cemrl.agent import Agent, make_agent
 from cemrl_jax.agents.cemrl.types import Batch, LearnerState
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import Config
-from cemrl_jax.data.types import Transition
+from cemrl_jax.data import packing
+from cemrl_jax.data.types import ReplayState, Transition
 from cemrl_jax.envs.base import Task
 from cemrl_jax.envs.robots.point import Point, PointState
 from cemrl_jax.reporting.progress import Progress
@@ -47,6 +48,10 @@ class FallingPoint(Point):
 
     limit: float = 0.1
     drift: float = 0.0
+
+    @property
+    def can_fall(self) -> bool:
+        return True
 
     def step(self, physics: PointState, action: Any, overrides: Any) -> PointState:
         moved = super().step(physics, action, overrides)
@@ -111,6 +116,27 @@ def random_transitions(seed: int, *shape: int, steps: Any = 0) -> Transition:
         terminated=still,
         step=step,
         task=Task(kind=zeros, base=zeros, spec=draw(), number=zeros, overrides={}),
+    )
+
+
+def connected(rows: Transition) -> Transition:
+    """The same `[..., n]`, each observation followed by the next of its episode."""
+    after = np.roll(np.asarray(rows.obs), -1, -2)
+    step = np.asarray(rows.step)
+    goes_on = np.roll(step, -1, -1) == step + 1
+    after = np.where(goes_on[..., None], after, rows.next_obs)
+    return rows.replace(next_obs=after)
+
+
+def held(state: ReplayState) -> Transition:
+    """The transitions `[..., E, L]` of a replay, as they were before it packed them."""
+    data = jax.device_get(state.data)
+    lead, num_steps = data.ends.shape[:-2], data.num_steps
+    rows = jnp.reshape(data.rows, (*lead, num_steps, -1))
+    chunks = packing.unpack_chunks(rows, data.ends, data.format)
+    shape = (*lead[:-1], -1)
+    return jax.tree.map(
+        lambda x: np.reshape(x, shape + x.shape[len(lead) + 1 :]), chunks
     )
 
 

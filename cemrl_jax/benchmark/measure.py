@@ -359,29 +359,30 @@ def nothing(learner: LearnerState, worker: WorkerState) -> Any:
 
 
 def random_replay(
-    key: Array, tasks: Task, env: NonStationaryEnv, shape: tuple[int, int], steps: int
+    key: Array, tasks: Task, env: NonStationaryEnv, shape: tuple[int, int, int]
 ) -> ReplayState:
-    """Returns a full replay `[E, L]` of noise in episodes of `steps` steps."""
+    """Returns a full replay of noise in chunks `[E, C, n]`, an episode each."""
+    num_envs, _, steps = shape
     example = example_transition(env, jax.tree.map(lambda leaf: leaf[0], tasks))
-    state = replay.init(example, *shape)
-    key_obs, key_action, key_reward, key_next, key_task = jax.random.split(key, 5)
-    draw = lambda key, like: jax.random.normal(key, like.shape, like.dtype)  # noqa: E731
-    dealt = deal_tasks(key_task, tasks, shape[0]).replace(overrides={})
-    data: Transition = state.data.replace(
-        obs=draw(key_obs, state.data.obs),
-        action=jnp.tanh(draw(key_action, state.data.action)),
-        reward=draw(key_reward, state.data.reward),
-        next_obs=draw(key_next, state.data.next_obs),
-        step=jnp.broadcast_to(jnp.arange(shape[1]) % steps, shape),
+    key_obs, key_action, key_reward, key_task = jax.random.split(key, 4)
+    draw = lambda key, like: jax.random.normal(key, (*shape, *like.shape))  # noqa: E731
+    obs = draw(key_obs, example.obs)
+    dealt = deal_tasks(key_task, tasks, num_envs).replace(overrides={})
+    chunks = Transition(
+        obs=obs,
+        action=jnp.tanh(draw(key_action, example.action)),
+        reward=draw(key_reward, example.reward),
+        next_obs=jnp.roll(obs, -1, 2),
+        terminated=jnp.zeros(shape),
+        step=jnp.broadcast_to(jnp.arange(steps), shape),
         task=jax.tree.map(
-            lambda leaf, like: jnp.broadcast_to(
-                leaf.reshape(shape[0], 1, *leaf.shape[1:]), like.shape
+            lambda leaf: jnp.broadcast_to(
+                leaf.reshape(num_envs, 1, 1, *leaf.shape[1:]), shape + leaf.shape[1:]
             ),
             dealt,
-            state.data.task,
         ),
     )
-    return ReplayState(data=data, cursor=jnp.int32(0), size=jnp.int32(shape[1]))
+    return replay.full(chunks, env.can_fall)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -417,8 +418,8 @@ class Subject:
 
         def make(key: Array, tasks: Task) -> WorkerState:
             key_data, key = jax.random.split(key)
-            shape = (num_envs, length)
-            memory = random_replay(key_data, tasks, self.env, shape, num_steps)
+            shape = num_envs, length // num_steps, num_steps
+            memory = random_replay(key_data, tasks, self.env, shape)
             return WorkerState(replay=memory, key=key, tasks=tasks)
 
         keys = parallel.split_keys(jax.random.key(1), num_devices)
@@ -511,7 +512,7 @@ def measure_embedding(
     subject: Subject, worker: WorkerState, num_repeats: int
 ) -> tuple[Row, EmbeddedWorker]:
     """Times the embedding of the replay and an empty dispatch."""
-    phase = PolicyPhase(subject.agent, 1, 1, subject.config.rollout.num_steps)
+    phase = PolicyPhase(subject.agent, 1, 1)
 
     def embed(learner: LearnerState, state: EmbeddedWorker) -> Any:
         embedded = phase.embed(learner, state.worker.replay)
@@ -525,7 +526,7 @@ def measure_embedding(
     )
     program = Program(embed, subject.learner, EmbeddedWorker(worker, blank))
     row = timings({"embed": program}, num_repeats)
-    points = math.prod(worker.replay.data.step.shape)
+    points = math.prod(worker.replay.data.rows.shape[:-1])
     row["embed_points_per_second"] = points / row["seconds"]["embed"]
     empty = Program(nothing, subject.learner, worker)
     dispatches = repeat({"empty": empty.run}, NUM_DISPATCHES)["empty"]
@@ -543,9 +544,8 @@ def measure_updates(
     """Times the phases that learn: fused, and the model's and the policy's alone."""
     config, agent, learner = subject.config, subject.agent, subject.learner
     batch_size = config.sac.batch_size // num_devices
-    chunk = config.rollout.num_steps
     sampling = Sampling(
-        batch_size, config.elbo.windows_per_segment, chunk, decode=config.elbo.decode
+        batch_size, config.elbo.windows_per_segment, decode=config.elbo.decode
     )
 
     def model(windows: int) -> WorldModelPhase:
@@ -557,11 +557,10 @@ def measure_updates(
             fold=config.train.validation_fold,
             patience=num_updates,
             windows_per_segment=windows,
-            num_steps=chunk,
         )
 
     def policy(learner: LearnerState, state: EmbeddedWorker) -> Any:
-        phase = UpdatesOnly(agent, batch_size, num_updates, chunk, state.embedded)
+        phase = UpdatesOnly(agent, batch_size, num_updates, state.embedded)
         learner, worker, metrics = phase(learner, state.worker)
         return learner, state.replace(worker=worker), metrics
 
@@ -634,7 +633,7 @@ def work(subject: Subject, worker: WorkerState, sampling: Sampling) -> Row:
     batch, read = draw(sampling)
     policy_batch = None
     if subject.config.sac.independent_transitions and sampling.windows_per_segment > 1:
-        single = Sampling(batch_size, num_steps=sampling.num_steps)
+        single = Sampling(batch_size)
         policy_batch, more = draw(single)
         read += more
     noise = functools.partial(agent.world_model_noise, batch_size=batch_size)

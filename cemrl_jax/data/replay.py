@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from cemrl_jax.data import packing
+from cemrl_jax.data.packing import Packed
 from cemrl_jax.data.types import ReplayState, Transition
 
 SPLITS = ("all", "train", "validation")
@@ -21,40 +23,66 @@ Place = tuple[Array, Array]
 """Environments and indices of transitions in a replay, of one shape."""
 
 
-def init(example: Transition, num_envs: int, length: int) -> ReplayState:
+def init(
+    example: Transition,
+    num_envs: int,
+    length: int,
+    num_steps: int,
+    can_fall: bool = True,
+) -> ReplayState:
     """Returns an empty replay.
 
     Args:
-      example: one transition without leading axes; only shapes and dtypes matter.
+      example: one transition without leading axes; only shapes matter.
       num_envs: E, environments that this device collects from.
       length: L, transitions kept for each of them.
+      num_steps: n, the length of a chunk.
+      can_fall: whether robots can fall, so that a chunk may have many episodes.
+
+    Raises:
+      ValueError: `num_steps` does not divide the length.
     """
-    data = jax.tree.map(
-        lambda leaf: jnp.zeros((num_envs, length, *leaf.shape), leaf.dtype), example
+    if length % num_steps:
+        raise ValueError(
+            f"replay length {length} must be a multiple of {num_steps} steps"
+        )
+    data = packing.empty(
+        example,
+        num_envs,
+        length // num_steps,
+        num_steps,
+        packing.num_ends(num_steps, can_fall),
     )
     return ReplayState(data=data, cursor=jnp.int32(0), size=jnp.int32(0))
 
 
+def full(chunks: Transition, can_fall: bool = True) -> ReplayState:
+    """Returns a replay that chunks `[E, C, n]` fill; see `init`."""
+    num_envs, num_chunks, num_steps = chunks.step.shape
+    example = jax.tree.map(lambda leaf: leaf[0, 0, 0], chunks)
+    sizes = num_envs, num_chunks * num_steps, num_steps
+    empty = init(example, *sizes, can_fall)
+    rows, ends = packing.pack(chunks, empty.data.format, empty.data.ends.shape[-2])
+    data = empty.data.replace(rows=rows.reshape(empty.data.rows.shape), ends=ends)
+    return ReplayState(data=data, cursor=empty.cursor, size=jnp.int32(sizes[1]))
+
+
 def add(state: ReplayState, chunk: Transition) -> ReplayState:
-    """Appends `[E, n]` transitions that begin an episode; `n` divides the length.
+    """Appends a chunk `[E, n]`, which begins an episode.
 
     Raises:
-      ValueError: `n` does not divide the length.
+      ValueError: it has another length than the replay's chunks.
     """
-    length, steps = state.data.step.shape[1], chunk.step.shape[1]
-    if length % steps:
-        raise ValueError(f"replay length {length} must be a multiple of {steps} steps")
-    data = jax.tree.map(
-        lambda ring, new: jax.lax.dynamic_update_slice_in_dim(
-            ring, new.astype(ring.dtype), state.cursor, 1
-        ),
-        state.data,
-        chunk,
-    )
+    length, num_steps = state.data.rows.shape[1], state.data.num_steps
+    if chunk.step.shape[1] != num_steps:
+        raise ValueError(
+            f"a chunk of {chunk.step.shape[1]} steps in a replay of chunks of"
+            f" {num_steps}"
+        )
     return ReplayState(
-        data=data,
-        cursor=(state.cursor + steps) % length,
-        size=jnp.minimum(state.size + steps, length),
+        data=_write(state.data, chunk, state.cursor),
+        cursor=(state.cursor + num_steps) % length,
+        size=jnp.minimum(state.size + num_steps, length),
     )
 
 
@@ -75,12 +103,12 @@ def draw(
       Environment `[B]` and index `[B]` below the replay's size.
     """
     key_env, key_index = jax.random.split(key)
-    env = jax.random.randint(key_env, (batch_size,), 0, state.data.step.shape[0])
+    env = jax.random.randint(key_env, (batch_size,), 0, state.data.rows.shape[0])
     return env, _draw_index(key_index, env, state.size, split, fold)
 
 
 def draw_segments(
-    state: ReplayState, key: Array, num_segments: int, size: int, num_steps: int
+    state: ReplayState, key: Array, num_segments: int, size: int
 ) -> Place:
     """Draws runs of consecutive transitions; each transition is equally likely.
 
@@ -92,39 +120,35 @@ def draw_segments(
       state: the replay; it must not be empty.
       key: the key is consumed.
       num_segments: S.
-      size: W, transitions in a run, at most `num_steps`.
-      num_steps: n, the length of a chunk.
+      size: W, transitions in a run, at most as many as a chunk has.
 
     Returns:
       Environments `[S, W]`, all the same in a run, and indices `[S, W]`.
     """
+    num_steps = state.data.num_steps
     env, start = draw(state, key, num_segments, "all", 1)
     offset = (start % num_steps)[:, None] + jnp.arange(size)
     index = (start - start % num_steps)[:, None] + offset % num_steps
     return jnp.broadcast_to(env[:, None], index.shape), index
 
 
-def draw_of_episode(
-    state: ReplayState, key: Array, place: Place, num_steps: int
-) -> Place:
+def draw_of_episode(state: ReplayState, key: Array, place: Place) -> Place:
     """Draws for each place another one in its chunk, uniformly.
 
     Args:
       state: the replay.
       key: the key is consumed.
       place: environments and indices, of one shape.
-      num_steps: n, the length of a chunk.
 
     Returns:
       Environments and indices of the same shape.
     """
-    del state
-    env, index = place
+    (env, index), num_steps = place, state.data.num_steps
     step = jax.random.randint(key, index.shape, 0, num_steps)
     return env, index - index % num_steps + step
 
 
-def draw_of_task(state: ReplayState, key: Array, place: Place, num_steps: int) -> Place:
+def draw_of_task(state: ReplayState, key: Array, place: Place) -> Place:
     """Draws for each place one that has the same task, uniformly, of any chunk.
 
     A chunk has one task from beginning to end.
@@ -133,14 +157,13 @@ def draw_of_task(state: ReplayState, key: Array, place: Place, num_steps: int) -
       state: the replay; it must not be empty.
       key: the key is consumed.
       place: environments and indices, of one shape.
-      num_steps: n, the length of a chunk.
 
     Returns:
       Environments and indices of the same shape.
     """
-    env, index = place
+    (env, index), num_steps = place, state.data.num_steps
     key_chunk, key_step = jax.random.split(key)
-    numbers = state.data.task.number[:, ::num_steps]  # [E, C], one for each chunk
+    numbers = packing.numbers(state.data.rows[:, ::num_steps])  # [E, C], of each chunk
     num_chunks = numbers.shape[1]
     filled = jnp.arange(num_chunks) < state.size // num_steps
     flat = jnp.where(filled, numbers, jnp.iinfo(numbers.dtype).max).reshape(-1)
@@ -154,7 +177,7 @@ def draw_of_task(state: ReplayState, key: Array, place: Place, num_steps: int) -
     return chunk // num_chunks, chunk % num_chunks * num_steps + step
 
 
-DECODED: dict[str, Callable[[ReplayState, Array, Place, int], Place] | None] = {
+DECODED: dict[str, Callable[[ReplayState, Array, Place], Place] | None] = {
     "current": None,
     "episode": draw_of_episode,
     "task": draw_of_task,
@@ -162,24 +185,64 @@ DECODED: dict[str, Callable[[ReplayState, Array, Place, int], Place] | None] = {
 """What the decoder predicts -> how its place is drawn; None for the window's own."""
 
 
-def segments(data: Any, place: Place, window: int, num_steps: int) -> Any:
-    """Gathers what stands in runs of a chunk and the `window` entries before them.
+def transitions(data: Packed, place: Place) -> Transition:
+    """Gathers the transitions of places of any shape."""
+    env, index = place
+    rows = packing.read(data, env.reshape(-1), index.reshape(-1, 1), 1)
+    return jax.tree.map(lambda x: x.reshape(*index.shape, *x.shape[2:]), rows)
+
+
+def windows(data: Packed, place: Place, window: int) -> Transition:
+    """Gathers transitions and the `window` ones before each.
 
     Args:
-      data: arrays `[E, L, ...]`.
-      place: environments and indices `[S, W]` of `draw_segments`.
+      data: transitions `[E, L]`.
+      place: environment and index, `[B]` each.
       window: T.
-      num_steps: n, the length of a chunk.
 
     Returns:
-      The same arrays `[S, T + W, ...]`. The T entries before a place are those before
-      it in the episode, as far as there are any (see `exists`).
+      Transitions `[B, T + 1]`, oldest first; those from before the start of the episode
+      belong to something else (see `exists`).
     """
     env, index = place
-    chunk = index[:, :1] - index[:, :1] % num_steps
+    return packing.read(data, env, _before(index, window, data.rows.shape[1]), 1)
+
+
+def segments(data: Packed, place: Place, window: int) -> Transition:
+    """Gathers runs of a chunk and the `window` transitions before them.
+
+    Args:
+      data: transitions `[E, L]`.
+      place: environments and indices `[S, W]` of `draw_segments`.
+      window: T.
+
+    Returns:
+      Transitions `[S, T + W]`. The T before a place are those before it in the episode,
+      as far as there are any (see `exists`).
+    """
+    env, index = place
+    start, num_steps = index[:, :1], data.num_steps
     lag = jnp.arange(-window, index.shape[1])
-    rows = chunk + (index[:, :1] + lag) % num_steps
-    return jax.tree.map(lambda leaf: leaf[env[:, :1], rows], data)
+    rows = start - start % num_steps + (start + lag) % num_steps
+    return packing.read(data, env[:, 0], rows, index.shape[1])
+
+
+def look_back(entries: Any, place: Place, window: int) -> Any:
+    """Gathers of arrays `[E, L, ...]` what stands at places `[B]` and before.
+
+    Returns:
+      `[B, T + 1, ...]`, as `windows` does of transitions.
+    """
+    env, index = place
+    return jax.tree.map(
+        lambda leaf: leaf[env[:, None], _before(index, window, leaf.shape[1])], entries
+    )
+
+
+def chunk_at(data: Packed, start: Array) -> Transition:
+    """Returns the transitions `[E, n]` of the chunk that begins at an index."""
+    rows, ends = _slices(data, start)
+    return packing.unpack_chunks(rows, ends, data.format)
 
 
 def is_in_train(place: Place, size: Array, fold: int) -> Array:
@@ -187,25 +250,6 @@ def is_in_train(place: Place, size: Array, fold: int) -> Array:
     env, index = place
     held_out = _mix(index // fold, env) % fold
     return (index % fold != held_out) & (index < size // fold * fold)
-
-
-def windows(data: Any, place: Place, window: int) -> Any:
-    """Gathers what stands at a place and the `window` entries before it.
-
-    Args:
-      data: arrays `[E, L, ...]`.
-      place: environment and index, `[B]` each.
-      window: T.
-
-    Returns:
-      The same arrays `[B, T + 1, ...]`, oldest first; those from before the start of
-      the episode belong to something else (see `exists`).
-    """
-    env, index = place
-    lag = jnp.arange(window, -1, -1)
-    return jax.tree.map(
-        lambda leaf: leaf[env[:, None], (index[:, None] - lag) % leaf.shape[1]], data
-    )
 
 
 def exists(step: Array, window: int) -> Array:
@@ -222,39 +266,53 @@ def exists(step: Array, window: int) -> Array:
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def paste(data: Any, chunk: Any, start: int) -> Any:
+def paste(data: Packed, chunk: Transition, start: int) -> Packed:
     """Returns replays `[D, E, L, ...]` with a chunk `[D, E, n, ...]` from `start` on.
 
     With several seeds both have their axis after D.
     """
-    axis = data.step.ndim - 1
-    return jax.tree.map(
-        lambda ring, new: jax.lax.dynamic_update_slice_in_dim(ring, new, start, axis),
-        data,
-        chunk,
-    )
+    return _write(data, chunk, jnp.int32(start))
 
 
-@functools.partial(jax.jit, static_argnames="num_steps")
-def cut(data: Any, seed: int | None, start: int, num_steps: int) -> Any:
-    """Returns a chunk `[D, E, n, ...]` of replays `[D, E, L, ...]`.
+@jax.jit
+def cut(data: Packed, seed: int | None, start: int) -> Transition:
+    """Returns the chunk `[D, E, n, ...]` of replays `[D, E, L, ...]` from `start` on.
 
     With several seeds, `[D, S, E, L, ...]`, of the one with this number.
     """
+    own = data
+    if seed is not None:
+        own = jax.tree.map(
+            lambda leaf: jax.lax.dynamic_index_in_dim(leaf, seed, 1, keepdims=False),
+            data,
+        )
+    return chunk_at(own, jnp.int32(start))
 
-    def one(leaf: Array) -> Array:
-        own = leaf
-        if seed is not None:
-            own = jax.lax.dynamic_index_in_dim(leaf, seed, 1, keepdims=False)
-        return jax.lax.dynamic_slice_in_dim(own, start, num_steps, 2)
 
-    return jax.tree.map(one, data)
+def _before(index: Array, window: int, length: int) -> Array:
+    """Returns the indices `[B, T + 1]` up to some `[B]`, oldest first, in a ring."""
+    return (index[:, None] - jnp.arange(window, -1, -1)) % length
 
 
-def num_bytes(example: Transition, num_envs: int, length: int) -> int:
-    """Returns the memory that `init` allocates with these arguments, bytes."""
-    shapes = jax.eval_shape(lambda: init(example, num_envs, length))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+def _write(data: Packed, chunk: Transition, start: Array) -> Packed:
+    """Writes a chunk `[..., n]` over the one that begins at an index."""
+    rows, ends = packing.pack(chunk, data.format, data.ends.shape[-2])
+    write, axis = jax.lax.dynamic_update_slice_in_dim, rows.ndim - 2
+    number = start // data.num_steps
+    return data.replace(
+        rows=write(data.rows, rows, start, axis),
+        ends=write(data.ends, jnp.expand_dims(ends, axis), number, axis),
+    )
+
+
+def _slices(data: Packed, start: Array) -> tuple[Array, Array]:
+    """Returns rows `[..., n, W]` and ends `[..., M, O]` of the chunk at an index."""
+    num_steps, axis = data.num_steps, data.rows.ndim - 2
+    rows = jax.lax.dynamic_slice_in_dim(data.rows, start, num_steps, axis)
+    ends = jax.lax.dynamic_index_in_dim(
+        data.ends, start // num_steps, axis, keepdims=False
+    )
+    return rows, ends
 
 
 def _draw_index(key: Array, env: Array, size: Array, split: str, fold: int) -> Array:

@@ -5,13 +5,16 @@ B batch per device, T window, F features of a transition, K classes, Z latent si
 S = 1 or T (one posterior for the window, or one per step of it).
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optax
 from flax import struct
 from jax import Array
 
 from cemrl_jax.envs.base import Task
+
+if TYPE_CHECKING:
+    from cemrl_jax.data.packing import Packed
 
 Params = Any
 Metrics = dict[str, Array]
@@ -59,12 +62,12 @@ class ReplayState(struct.PyTreeNode):
     """A ring of transitions for each environment.
 
     Attributes:
-      data: `[E, L]` transitions, in the order in which each environment made them.
+      data: L transitions of each, in the order in which they were made.
       cursor: `[]` int32 where the next transition goes.
       size: `[]` int32 number of valid transitions per environment.
     """
 
-    data: Transition
+    data: "Packed"
     cursor: Array
     size: Array
 

@@ -381,6 +381,5 @@ class Group:
     def _collected(self, number: int, start: int) -> Transition:
         """Returns a collect of a seed `[E, n, ...]` of this process's devices."""
         seed = None if len(self._members) == 1 else number
-        steps = self.config.rollout.num_steps
-        chunk = replay.cut(self._worker.replay.data, seed, start, steps)
+        chunk = replay.cut(self._worker.replay.data, seed, start)
         return jax.tree.map(parallel.to_host, chunk)

@@ -10,7 +10,7 @@ import jax
 from cemrl_jax import config as config_lib
 from cemrl_jax.agents.algorithms import make_algorithm
 from cemrl_jax.config import Config
-from cemrl_jax.data import replay, task_pools
+from cemrl_jax.data import task_pools
 from cemrl_jax.envs import Task
 from cemrl_jax.training import state
 from cemrl_jax.training.keys import Keys
@@ -132,11 +132,10 @@ def describe(config: Config, num_seeds: int = 1) -> str:
     algorithm = make_algorithm(config, env)
     learner = jax.eval_shape(algorithm.init, jax.random.key(0))
     params = algorithm.num_parameters(learner)
-    example = jax.eval_shape(
-        lambda: state.example_transition(env, state.first(make_pools(config)["train"]))
-    )
+    tasks = make_pools(config)["train"]
+    memory = state.shapes(config, num_seeds, tasks, num_devices=1).worker.replay
     num_envs, length = config.rollout.num_envs, config.replay_length
-    size = replay.num_bytes(example, num_envs, length) * num_seeds
+    size = state.num_bytes(memory)
     engine = config.env.resolved_engine
     physics = f", physics by {engine}" if engine else ""
     steps, updates = config.collect_steps, config.num_updates

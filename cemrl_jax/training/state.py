@@ -139,9 +139,10 @@ def _make_worker(
     """Returns a function of a device's key and tasks that makes its worker."""
     example = example_transition(env, first(tasks))
     num_envs = config.rollout.num_envs // (num_devices or parallel.num_devices())
+    sizes = num_envs, config.replay_length, config.rollout.num_steps
 
     def make(key: Array, tasks: Task) -> WorkerState:
-        memory = replay.init(example, num_envs, config.replay_length)
+        memory = replay.init(example, *sizes, env.can_fall)
         return WorkerState(replay=memory, key=key, tasks=tasks)
 
     return make

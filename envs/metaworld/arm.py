@@ -98,6 +98,11 @@ class Sawyer(Simulated):
         return observations.SIZE
 
     @property
+    def can_fall(self) -> bool:
+        """See `World`."""
+        return False
+
+    @property
     def is_solvable(self) -> bool:
         """See `World.is_solvable`."""
         return True

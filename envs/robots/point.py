@@ -36,6 +36,11 @@ class Point:
     gain: float = 0.5
 
     @property
+    def can_fall(self) -> bool:
+        """See `Robot`."""
+        return False
+
+    @property
     def action_size(self) -> int:
         """See `Robot.action_size`."""
         return 1

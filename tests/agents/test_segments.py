@@ -7,11 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import on_one_device, random_transitions, tiny_agent, with_noise
+from helpers import (
+    connected,
+    held,
+    on_one_device,
+    random_transitions,
+    tiny_agent,
+    with_noise,
+)
 
 from cemrl_jax.agents.cemrl import losses, phases
 from cemrl_jax.data import replay
-from cemrl_jax.data.types import ReplayState
+from cemrl_jax.data.types import ReplayState, Transition
 
 SEGMENTS, WINDOWS, STEPS = 6, 4, 10
 NETWORKS = [
@@ -28,8 +35,14 @@ def memory(num_envs: int = 2) -> ReplayState:
     """Environments with three chunks each, a fall in the middle of one."""
     step: Any = np.tile(np.arange(STEPS, dtype=np.int32), (num_envs, 3))
     step[1, 14:20] = np.arange(6)
-    rows = random_transitions(0, num_envs, 3 * STEPS, steps=step)
-    return ReplayState(rows, jnp.int32(0), jnp.int32(3 * STEPS))
+    return full(random_transitions(0, num_envs, 3 * STEPS, steps=step))
+
+
+def full(rows: Transition) -> ReplayState:
+    """A replay of `[E, 3 n]` transitions."""
+    shape = (rows.step.shape[0], 3, STEPS)
+    chunks = jax.tree.map(lambda x: np.reshape(x, shape + x.shape[2:]), rows)
+    return replay.full(connected(chunks))
 
 
 @functools.cache
@@ -39,8 +52,8 @@ def batches(kind: str, merge: str) -> Any:
         encoder__kind=kind, encoder__merge=merge, encoder__num_classes=2
     )
     learner = with_noise(learner)
-    place = replay.draw_segments(memory(), jax.random.key(1), SEGMENTS, WINDOWS, STEPS)
-    rows = replay.segments(memory().data, place, agent.window_steps, STEPS)
+    place = replay.draw_segments(memory(), jax.random.key(1), SEGMENTS, WINDOWS)
+    rows = replay.segments(memory().data, place, agent.window_steps)
     flat = (place[0].reshape(-1), place[1].reshape(-1))
     single = replay.windows(memory().data, flat, agent.window_steps)
     return (
@@ -99,7 +112,7 @@ def test_segments_embed_what_windows_share_once():
 
 def test_transitions_for_validation_have_no_weight_and_the_others_one_on_average():
     agent, learner = tiny_agent()
-    sampling = phases.Sampling(40, WINDOWS, STEPS, fold=5)
+    sampling = phases.Sampling(40, WINDOWS, fold=5)
     draw = jax.jit(functools.partial(sampling.draw, agent))
     shares = []
     for seed in range(20):
@@ -107,7 +120,7 @@ def test_transitions_for_validation_have_no_weight_and_the_others_one_on_average
         assert batch.size == 40
         assert float(batch.weight.mean()) == pytest.approx(1, abs=1e-6)
         # The transitions of the replay know their place by their reward.
-        reward = np.asarray(memory().data.reward)
+        reward = held(memory()).reward
         place = [np.argwhere(reward == x)[0] for x in np.asarray(batch.current.reward)]
         env, index = np.array(place).T
         trained = np.asarray(replay.is_in_train((env, index), memory().size, 5))
@@ -151,15 +164,15 @@ NUMBERS = jnp.array([[0, 1, 2], [0, 0, 3], [1, 0, 0]])
 @pytest.mark.parametrize("decode", ["episode", "task"])
 def test_what_is_decoded_has_the_same_task(windows, decode):
     agent, learner = tiny_agent()
-    ring = memory(num_envs=3)
     reward = jnp.arange(9.0 * STEPS).reshape(3, -1)  # says where a transition stands
-    task = ring.data.task.replace(number=jnp.repeat(NUMBERS, STEPS, axis=1))
-    known = ring.replace(data=ring.data.replace(reward=reward, task=task))
+    rows = held(memory(num_envs=3))
+    task = rows.task.replace(number=jnp.repeat(NUMBERS, STEPS, axis=1))
+    known = full(rows.replace(reward=reward, task=task))
     key = jax.random.key(4)
-    batch = phases.Sampling(20_000, windows, STEPS, decode=decode).draw(
+    batch = phases.Sampling(20_000, windows, decode=decode).draw(
         agent, learner, known, key
     )
-    plain = phases.Sampling(20_000, windows, STEPS).draw(
+    plain = phases.Sampling(20_000, windows).draw(
         agent, learner, known, jax.random.split(key)[0]
     )
     jax.tree.map(
@@ -179,14 +192,14 @@ def test_what_is_decoded_has_the_same_task(windows, decode):
 
 
 def test_all_transitions_of_a_task_are_equally_likely():
-    ring = memory(num_envs=3)
-    task = ring.data.task.replace(number=jnp.repeat(NUMBERS, STEPS, axis=1))
-    data = ring.data.replace(task=task)
+    rows = held(memory(num_envs=3))
+    task = rows.task.replace(number=jnp.repeat(NUMBERS, STEPS, axis=1))
+    ring = full(rows.replace(task=task))
     for num_chunks in (2, 3):  # what is not filled yet is never drawn
-        full = ReplayState(data, jnp.int32(0), jnp.int32(num_chunks * STEPS))
+        partly = ring.replace(size=jnp.int32(num_chunks * STEPS))
         draws = 60_000
         place = (jnp.zeros(draws, jnp.int32), jnp.full(draws, 3, jnp.int32))
-        env, index = replay.draw_of_task(full, jax.random.key(0), place, STEPS)
+        env, index = replay.draw_of_task(partly, jax.random.key(0), place)
         counts = np.bincount(np.asarray(env * 3 * STEPS + index), minlength=9 * STEPS)
         same = (NUMBERS == 0) & (jnp.arange(3) < num_chunks)
         likely = np.repeat(np.asarray(same).reshape(-1), STEPS)
@@ -198,7 +211,7 @@ def test_all_transitions_of_a_task_are_equally_likely():
 @pytest.mark.parametrize("independent", [False, True])
 def test_a_fused_update_from_segments_trains_everything(independent):
     agent, learner = tiny_agent(encoder__num_classes=2)
-    sampling = phases.Sampling(16, WINDOWS, STEPS)
+    sampling = phases.Sampling(16, WINDOWS)
     runs = sampling.draw(agent, learner, memory(), jax.random.key(0))
     policy = None
     if independent:
@@ -218,7 +231,7 @@ def test_a_fused_update_from_segments_trains_everything(independent):
 def test_independent_transitions_are_those_that_sac_learns_from():
     """Their rewards, not the segments', make the critic's target."""
     agent, learner = tiny_agent()
-    sampling = phases.Sampling(16, WINDOWS, STEPS)
+    sampling = phases.Sampling(16, WINDOWS)
     runs = sampling.draw(agent, learner, memory(), jax.random.key(0))
     policy = sampling.independent(agent, learner, memory(), jax.random.key(1), "all")
     rich = policy.replace(

@@ -246,7 +246,7 @@ def test_flops_of_a_policy_step_are_those_of_its_matrix_products():
 def test_windows_of_a_segment_count_their_shared_embeddings_once():
     config = tiny_config(encoder__window_steps=6, encoder__width_factor=40.0)
     worker = jax.eval_shape(lambda: benchmark.Subject.of(config).workers(2, 20, 20, 1))
-    runs = Sampling(64, windows_per_segment=8, num_steps=20)
+    runs = Sampling(64, windows_per_segment=8)
 
     def count(sampling, independent):
         config.sac.independent_transitions = independent

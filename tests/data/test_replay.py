@@ -5,18 +5,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import random_transitions
+from helpers import connected, held, random_transitions
 
-from cemrl_jax.data import replay
+from cemrl_jax.data import packing, replay
 from cemrl_jax.data.types import ReplayState, Transition
 
 NUM_ENVS = 3
 
 add = jax.jit(replay.add)
+pack = jax.jit(packing.pack, static_argnums=(1, 2))
 draw = jax.jit(replay.draw, static_argnums=(2, 3, 4))
 windows = jax.jit(replay.windows, static_argnums=2)
 exists = jax.jit(replay.exists, static_argnums=1)
-init = jax.jit(replay.init, static_argnums=(1, 2))
+init = jax.jit(replay.init, static_argnums=(1, 2, 3, 4))
 
 
 def example(seed: int = 0) -> Transition:
@@ -34,8 +35,8 @@ def numbered_chunk(first: int, num_steps: int, falls: np.ndarray) -> Transition:
     for env, time in itertools.product(range(NUM_ENVS), range(1, num_steps)):
         step[env, time] = 0 if falls[env, time - 1] else step[env, time - 1] + 1
     time = first + np.arange(num_steps, dtype=np.float32)
+    chunk = connected(chunk.replace(step=step))
     return chunk.replace(
-        step=step,
         reward=1000 * np.arange(NUM_ENVS, dtype=np.float32)[:, None] + time,
         terminated=falls.astype(np.float32),
     )
@@ -45,7 +46,7 @@ def numbered_chunk(first: int, num_steps: int, falls: np.ndarray) -> Transition:
 def filled(num_chunks: int, steps: int, length: int, seed: int = 0) -> ReplayState:
     """A ring after so many chunks, with falls at random places in them."""
     rng = np.random.default_rng(seed)
-    state = init(example(), NUM_ENVS, length)
+    state = init(example(), NUM_ENVS, length, steps)
     for number in range(num_chunks):
         falls = rng.random((NUM_ENVS, steps)) < 0.15
         state = add(state, numbered_chunk(number * steps, steps, falls))
@@ -56,7 +57,7 @@ def filled(num_chunks: int, steps: int, length: int, seed: int = 0) -> ReplaySta
 
 
 def test_an_empty_replay_has_no_transitions():
-    state = init(example(), NUM_ENVS, 20)
+    state = init(example(), NUM_ENVS, 20, 5)
     assert (int(state.size), int(state.cursor)) == (0, 0)
 
 
@@ -67,27 +68,61 @@ def test_the_ring_holds_the_newest_transitions(num_chunks):
     kept = min(made, 20)
     assert int(state.size) == kept
     assert int(state.cursor) == made % 20
-    times = np.sort(np.asarray(state.data.reward)[:, :kept] % 1000, axis=1)
+    times = np.sort(held(state).reward[:, :kept] % 1000, axis=1)
     np.testing.assert_array_equal(times, [np.arange(made - kept, made)] * NUM_ENVS)
 
 
-def test_add_keeps_dtypes():
-    state = filled(1, steps=5, length=20)
-    assert jax.tree.map(lambda leaf: leaf.dtype, state.data) == jax.tree.map(
-        lambda leaf: leaf.dtype, example()
+def test_what_comes_out_is_what_went_in_to_the_last_bit():
+    """Labels and special numbers as well."""
+    rows = random_transitions(0, NUM_ENVS, 2, 5, steps=np.arange(5))
+    rows.reward[0, 0, :3] = [np.nan, -0.0, 1e-42]
+    task = rows.task.replace(
+        kind=np.int32(rows.reward > 0) * 60_000,
+        base=np.int32(rows.reward < 0) * 65_535,
+        number=np.where(rows.reward > 1, -1, 2**31 - 1).astype(np.int32),
     )
+    falls = np.float32(rows.reward > 0.5)
+    rows = connected(rows.replace(task=task, terminated=falls))
+    got = held(replay.full(rows))
+    flat = jax.tree.map(lambda x: x.reshape(NUM_ENVS, 10, *x.shape[3:]), rows)
+    for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(flat), strict=True):
+        assert (ours.dtype, ours.tobytes()) == (theirs.dtype, theirs.tobytes())
 
 
-def test_add_rejects_a_chunk_that_does_not_divide_the_length():
-    state = init(example(), NUM_ENVS, 20)
+def test_a_replay_has_chunks_of_one_length():
     with pytest.raises(ValueError, match="length 20 must be a multiple of 6 steps"):
-        replay.add(state, random_transitions(0, NUM_ENVS, 6))
+        init(example(), NUM_ENVS, 20, 6)
+    with pytest.raises(ValueError, match="a chunk of 6 steps in a replay of chunks of"):
+        replay.add(init(example(), NUM_ENVS, 20, 5), random_transitions(0, NUM_ENVS, 6))
+    with pytest.raises(ValueError, match="chunks of 70000 steps, at most 65536"):
+        init(example(), 1, 70_000, 70_000)
 
 
-def test_num_bytes_is_what_init_allocates():
-    state = init(example(), 7, 30)
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    assert replay.num_bytes(example(), 7, 30) == size
+@pytest.mark.parametrize("size", [2, 4, 12])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 0.9])
+def test_where_episodes_break_off_too_often_the_beginning_takes_the_rest(share, size):
+    """Everything that is kept was really made, and leads where it led."""
+    rng = np.random.default_rng(0)
+    rows, breaks = random_transitions(1, 20, 10), rng.random((20, 10)) < share
+    breaks[:, -1] = True
+    after = np.where(breaks[..., None], rows.next_obs, np.roll(rows.obs, -1, 1))
+    rows = rows.replace(next_obs=after)
+    form = packing.Format.of(example())
+    packed, ends = pack(rows, form, size)
+    got = packing.unpack_chunks(packed, ends, form)
+    where = [np.flatnonzero(row[:-1]) for row in breaks]
+    kept = [10 if len(own) < size else own[size - 2] + 1 for own in where]
+    source = np.arange(10) % np.array(kept)[:, None]
+    expected = jax.tree.map(lambda leaf: leaf[np.arange(20)[:, None], source], rows)
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def test_what_is_held_of_robots_that_cannot_fall_takes_less_memory():
+    words = 2 + 1 + 1 + 1 + 3  # observation, action, reward, parameter, labels
+    for can_fall, ends in ((False, 4), (True, 14)):
+        state = init(example(), 7, 300, 50, can_fall)
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        assert size == 4 * 7 * (300 * words + 6 * ends * 2) + 8
 
 
 # ---------------------------------------------------------------- windows
@@ -120,10 +155,10 @@ def test_windows_never_reach_across_an_episode_or_the_write_position(
         np.testing.assert_array_equal(known.sum(1), np.minimum(step[:, -1], window))
 
 
-def test_windows_are_oldest_first():
+def test_look_back_is_oldest_first():
     state = filled(1, steps=10, length=10)
     place = jnp.array([1, 2]), jnp.array([4, 9])
-    rows = replay.windows(state.data.reward, place, 3)
+    rows = replay.look_back(held(state).reward, place, 3)
     np.testing.assert_array_equal(
         rows, [[1001, 1002, 1003, 1004], [2006, 2007, 2008, 2009]]
     )
@@ -147,7 +182,7 @@ def test_exists_is_the_lag_being_at_most_the_step():
 def all_places(state: ReplayState, split: str, fold: int, seed: int = 0) -> np.ndarray:
     """How often each `[E, L]` place comes in many draws."""
     env, index = draw(state, jax.random.key(seed), 60_000, split, fold)
-    length = state.data.step.shape[1]
+    length = state.data.rows.shape[1]
     counts = np.zeros((NUM_ENVS, length), int)
     np.add.at(counts, (np.asarray(env), np.asarray(index)), 1)
     return counts
@@ -209,8 +244,8 @@ def test_the_same_key_draws_the_same_places():
 # ---------------------------------------------------------------- segments
 
 
-draw_segments = jax.jit(replay.draw_segments, static_argnums=(2, 3, 4))
-segments = jax.jit(replay.segments, static_argnums=(2, 3))
+draw_segments = jax.jit(replay.draw_segments, static_argnums=(2, 3))
+segments = jax.jit(replay.segments, static_argnums=2)
 
 
 @pytest.mark.parametrize("size", [2, 4, 7, 10])
@@ -218,7 +253,7 @@ segments = jax.jit(replay.segments, static_argnums=(2, 3))
 def test_transitions_of_segments_are_uniform_over_the_valid_ones(num_chunks, size):
     """At each place in the run as well: the first ones are no more likely."""
     state = filled(num_chunks, steps=10, length=40)
-    env, index = draw_segments(state, jax.random.key(0), 20_000, size, 10)
+    env, index = draw_segments(state, jax.random.key(0), 20_000, size)
     valid = int(state.size)
     for chosen in (slice(None), slice(0, 1), slice(size - 1, size)):
         counts = np.zeros((NUM_ENVS, 40), int)
@@ -238,14 +273,14 @@ def test_segments_are_runs_of_one_chunk_and_their_windows_those_of_each_transiti
     wrapped = 0
     for seed in range(5):
         state = filled(6, steps=10, length=40, seed=seed)
-        place = draw_segments(state, jax.random.key(seed), 60, size, 10)
+        place = draw_segments(state, jax.random.key(seed), 60, size)
         env, index = map(np.asarray, place)
         assert np.all(env == env[:, :1])
         np.testing.assert_array_equal(index // 10, index[:, :1] // 10 + 0 * index)
         steps = np.diff(index, axis=1)
         wrapped += np.sum(steps == -9)
         assert np.all((steps == 1) | (steps == -9))
-        rows = jax.device_get(segments(state.data, place, window, 10))
+        rows = jax.device_get(segments(state.data, place, window))
         for w in range(size):
             own = jax.device_get(
                 windows(state.data, (place[0][:, w], place[1][:, w]), window)
@@ -272,12 +307,15 @@ def test_is_in_train_says_what_the_split_draws(fold):
 @pytest.mark.parametrize("seed", [None, 1])
 def test_a_chunk_is_cut_out_where_it_was_pasted_and_the_rest_stays(seed):
     lead = (2, NUM_ENVS) if seed is None else (2, 4, NUM_ENVS)
-    own = slice(None) if seed is None else seed
-    ring, chunk = random_transitions(0, *lead, 40), random_transitions(1, *lead, 10)
-    new = replay.paste(jax.tree.map(jnp.array, ring), chunk, 20)
-    for start, source in ((0, ring), (10, ring), (20, chunk), (30, ring)):
-        cut = replay.cut(new, seed, start, 10)
-        place = 0 if source is chunk else start
-        for got, old in zip(jax.tree.leaves(cut), jax.tree.leaves(source), strict=True):
-            expected = old[:, own] if seed is not None else old
-            np.testing.assert_array_equal(got, expected[:, :, place : place + 10])
+    steps = np.arange(10)
+    ring = connected(random_transitions(0, *lead, 4, 10, steps=steps))
+    chunk = connected(random_transitions(1, *lead, 10, steps=steps))
+    fill = functools.reduce(lambda make, _: jax.vmap(make), lead[:-1], replay.full)
+    new = replay.paste(fill(ring).data, chunk, 20)
+    chunks = jax.tree.map(lambda old: np.moveaxis(old, len(lead), 0).copy(), ring)
+    jax.tree.map(lambda old, new: old.__setitem__(2, new), chunks, chunk)
+    for number in range(4):
+        cut = replay.cut(new, seed, 10 * number)
+        for got, old in zip(jax.tree.leaves(cut), jax.tree.leaves(chunks), strict=True):
+            expected = old[number] if seed is None else old[number][:, seed]
+            np.testing.assert_array_equal(got, expected)

@@ -267,7 +267,7 @@ def test_acting_infers_what_encoding_the_whole_window_from_scratch_infers(kind, 
             env, policy, tasks, tasks, jax.random.key(2), NUM_STEPS
         ).transitions
         places = jnp.divmod(jnp.arange(NUM_ENVS * NUM_STEPS), NUM_STEPS)
-        rows = replay.windows(data, places, agent.window_steps)
+        rows = replay.look_back(data, places, agent.window_steps)
         batch = agent.make_batch(learner, rows)
         posterior = agent.encode(learner.world_model.params, batch.window)
         z = infer_task(posterior)

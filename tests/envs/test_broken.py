@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import make_agent, on_one_device, random_transitions, tiny_config
+from helpers import held, make_agent, on_one_device, random_transitions, tiny_config
 
 from cemrl_jax.agents.cemrl.phases import make_collect
 from cemrl_jax.data import replay
@@ -57,7 +57,7 @@ def collected(robot: Any) -> Any:
     tasks = Velocity().sample(jax.random.key(0), 4)
     example = example_transition(env, first(tasks))
     worker = WorkerState(
-        replay=replay.init(example, NUM_ENVS, NUM_STEPS),
+        replay=replay.init(example, NUM_ENVS, NUM_STEPS, NUM_STEPS, env.can_fall),
         key=jax.random.key(3),
         tasks=tasks,
     )
@@ -66,7 +66,7 @@ def collected(robot: Any) -> Any:
 
 
 def assert_sound(learner, worker):
-    for leaf in jax.tree.leaves((learner.normalizer, worker.replay.data)):
+    for leaf in jax.tree.leaves((learner.normalizer, held(worker.replay))):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             assert np.isfinite(leaf).all()
 
@@ -90,7 +90,7 @@ def test_broken_steps_are_counted_and_enter_nothing(where, value):
     learner, worker, metrics = collected(Fragile(where=where, value=value))
     assert 0 < float(metrics["collect/broken"]) < NUM_ENVS * NUM_STEPS / 2
     assert_sound(learner, worker)
-    assert_really_made(worker.replay.data)
+    assert_really_made(held(worker.replay))
     assert np.isfinite(metrics["collect/return"])
 
 
@@ -98,7 +98,7 @@ def test_what_a_robot_did_before_it_broke_stays_in_the_replay():
     """Also where all break: the steps between are sound."""
     fragile = Fragile(limit=0.7)
     learner, worker, metrics = collected(fragile)
-    data, plain = worker.replay.data, collected(Point())[1].replay.data
+    data, plain = held(worker.replay), held(collected(Point())[1].replay)
     assert_sound(learner, worker)
     assert_really_made(data)
     too_fast = np.abs(np.asarray(plain.next_obs[..., 1])) > fragile.limit

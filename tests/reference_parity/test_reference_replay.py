@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from agents import FIELDS, normalized_by, of, run, transitions
 from closeness import FORWARD, assert_close
+from helpers import held
 from recordings import cases
 
 from cemrl_jax.agents.cemrl.losses import infer_class, infer_task
@@ -35,7 +36,8 @@ def memory(case):
         parts.append(part.replace(step=jnp.arange(len(base))))
     chunk = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[None], *parts)
     example = jax.tree.map(lambda leaf: leaf[0, 0], chunk)
-    return replay.add(replay.init(example, 1, chunk.step.shape[1]), chunk)
+    num_steps = chunk.step.shape[1]
+    return replay.add(replay.init(example, 1, num_steps, num_steps), chunk)
 
 
 def rows(case, points):
@@ -62,7 +64,7 @@ def batch(case, points, statistics=True):
 @every_case
 def test_statistics_agree(case):
     state: Any = normalizer.init(case.meta["obs_dim"], case.meta["action_dim"])
-    state = normalizer.update(state, memory(case).data, None)
+    state = normalizer.update(state, held(memory(case)), None)
     for ours, name in FIELDS.items():
         for kind, tree in (("mean", state.mean), ("std", state.std)):
             expected = case[f"stats_{name}_{kind}"]

@@ -34,8 +34,8 @@ from cemrl_jax.agents.cemrl.phases import (
     WorldModelTraining,
     after_validation,
 )
-from cemrl_jax.data import replay
-from cemrl_jax.data.types import ReplayState, WorkerState
+from cemrl_jax.data import packing, replay
+from cemrl_jax.data.types import WorkerState
 
 FOLLOWABLE_RATE = 1e-2
 all_runs = cases("recon_trace")
@@ -183,8 +183,7 @@ def run_phase(case, script):
     learner = normalized_by(case, learner)
     weights = first_loss_weights(agent)
     rows = jax.tree.map(lambda leaf: leaf[None], transitions(case.at("buf_")))
-    size = jnp.int32(rows.step.shape[1])
-    memory = ReplayState(data=rows, cursor=jnp.int32(0), size=size)
+    memory = replay.full(jax.tree.map(lambda leaf: leaf[None], rows))
     meta = case.meta
     phase = WorldModelPhase(
         agent,
@@ -199,6 +198,16 @@ def run_phase(case, script):
         return on_one_device(phase, learner.replace(loss_weights=weights), worker)
 
 
+def windows_with_zeros(data, place, window):
+    """Windows in which a row of zeros before an episode leads to zeros, as recorded.
+
+    In ours each step of an episode leads to the next one.
+    """
+    env, index = place
+    rows = (index[:, None] - jnp.arange(window, -1, -1)) % data.rows.shape[1]
+    return packing.read(data, env, rows, window + 1)
+
+
 @functools.cache
 def followed(case):
     """Returns the script of a run, with its notes, and what our phase returned."""
@@ -210,6 +219,7 @@ def followed(case):
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(replay, "draw", script.draw)
+        patch.setattr(replay, "windows", windows_with_zeros)
         patch.setattr(
             Agent, "world_model_noise", lambda *arguments: script.noise(*arguments)
         )

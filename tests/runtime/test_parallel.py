@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from helpers import (
+    held,
     on_devices,
     on_one_device,
     random_transitions,
@@ -282,7 +283,7 @@ def collected(tmp_path_factory):
 
 def test_devices_collect_different_experience(collected):
     _, worker, _ = collected
-    obs = np.asarray(worker.replay.data.obs)
+    obs = held(worker.replay).obs
     assert obs.shape[:2] == (8, 2)
     assert len(np.unique(obs[:, 0, 5, 1])) == 8
     np.testing.assert_array_equal(worker.replay.size, [20] * 8)
@@ -296,13 +297,13 @@ def test_the_learner_stays_the_same_on_all_devices_after_a_collect(collected):
 
 def test_the_statistics_count_the_experience_of_all_devices(collected):
     learner, worker, _ = collected
-    obs = np.asarray(worker.replay.data.obs)[:, :, :20].reshape(-1, 2)
+    obs = held(worker.replay).obs[:, :, :20].reshape(-1, 2)
     np.testing.assert_allclose(learner.normalizer.mean["obs"], obs.mean(0), atol=1e-5)
     np.testing.assert_allclose(learner.normalizer.std["obs"], obs.std(0), rtol=1e-3)
 
 
 def test_metrics_are_averages_over_devices(collected):
     _, worker, metrics = collected
-    reward = np.asarray(worker.replay.data.reward)[:, :, :20]
+    reward = held(worker.replay).reward[:, :, :20]
     expected = reward.sum(-1).mean()
     assert float(metrics["collect/return"]) == pytest.approx(expected, rel=1e-4)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from helpers import (
     changed,
+    connected,
+    held,
     random_transitions,
     read_rows,
     run_training,
@@ -18,6 +20,7 @@ from helpers import (
 )
 
 from cemrl_jax.config import ConfigError
+from cemrl_jax.data import replay
 from cemrl_jax.reporting.progress import Progress
 from cemrl_jax.runtime import parallel
 from cemrl_jax.training import resume
@@ -43,12 +46,14 @@ def filled_run(num_devices: int, directory: pathlib.Path) -> run_lib.Run:
     """A run whose replay is full of noise and whose learner is not a fresh one."""
     run = run_lib.start_run(tiny_config(), directory)
     old = jax.device_get(run.worker.replay)
-    length = old.data.step.shape[2]
-    shape = (num_devices, NUM_ENVS // num_devices, length)
-    noise = random_transitions(7, NUM_ENVS, length)
-    data = jax.tree.map(lambda x: np.reshape(x, shape + x.shape[2:]), noise)
+    length = run.config.replay_length
+    num_steps = run.config.rollout.num_steps
+    shape = (num_devices, NUM_ENVS // num_devices, length // num_steps, num_steps)
+    noise = random_transitions(7, NUM_ENVS, length, steps=np.arange(length) % num_steps)
+    noise = jax.tree.map(lambda x: np.reshape(x, shape + x.shape[2:]), noise)
+    fill = jax.vmap(functools.partial(replay.full, can_fall=False))  # a point
     memory = old.replace(
-        data=data,
+        data=jax.device_get(fill(connected(noise)).data),
         cursor=np.full(num_devices, 20, np.int32),
         size=np.full(num_devices, length, np.int32),
     )
@@ -58,8 +63,8 @@ def filled_run(num_devices: int, directory: pathlib.Path) -> run_lib.Run:
     return run
 
 
-def save(run: run_lib.Run, num_devices: int, replay: bool = True) -> None:
-    memory = run.worker.replay
+def save(run: run_lib.Run, num_devices: int, with_replay: bool = True) -> None:
+    memory, experience = run.worker.replay, held(run.worker.replay)
     length, num_steps = run.config.replay_length, run.config.rollout.num_steps
     ring = Ring(
         collects=7,
@@ -71,15 +76,15 @@ def save(run: run_lib.Run, num_devices: int, replay: bool = True) -> None:
 
     def rows(start: int) -> Any:
         return jax.tree.map(
-            lambda leaf: np.concatenate(np.asarray(leaf))[:, start : start + num_steps],
-            memory.data,
+            lambda leaf: np.concatenate(leaf)[:, start : start + num_steps], experience
         )
 
     keys = jax.random.key_data(run.worker.key)
     assert keys.shape[0] == num_devices
     state = run.position() | {"keys": keys.tolist()}
+    kept = ring if with_replay else None
     with Storage(run.directory) as saved:
-        saved.save(run.epoch, run.learner, state, ring if replay else None, rows, 0.0)
+        saved.save(run.epoch, run.learner, state, kept, rows, 0.0)
         saved.wait()
     run_lib.store_run(run)
 
@@ -129,15 +134,15 @@ def test_resuming_brings_back_everything(tmp_path):
 def test_a_run_of_8_devices_goes_on_with_1_and_back_with_8(monkeypatch, tmp_path):
     run = filled_run(8, tmp_path / "eight")
     save(run, 8)
-    experience = jax.device_get(run.worker.replay.data)
+    experience = held(run.worker.replay)
     flat = lambda leaf: leaf.reshape(1, NUM_ENVS, *leaf.shape[2:])  # noqa: E731
     with monkeypatch.context() as patch:
         use_devices(patch, 1)
         alone = resume.resume_run(run.config, run.directory)
         assert_equal(alone.learner, run.learner)
-        replay = jax.device_get(alone.worker.replay)
-        assert_equal(replay.data, jax.tree.map(flat, experience))
-        np.testing.assert_array_equal(replay.cursor, [20])
+        memory = alone.worker.replay
+        assert_equal(held(memory), jax.tree.map(flat, experience))
+        np.testing.assert_array_equal(memory.cursor, [20])
         alone.directory = tmp_path / "one"
         save(alone, 1)
     back = resume.resume_run(run.config, tmp_path / "one")
@@ -153,8 +158,8 @@ def test_a_longer_run_gets_a_longer_replay_with_the_same_experience(tmp_path):
     assert (run.config.replay_length, config.replay_length) == (60, 100)
     longer = resume.resume_run(config, run.directory).worker.replay
     np.testing.assert_array_equal(longer.size, [60] * 8)
-    old = np.asarray(run.worker.replay.data.reward)
-    new = np.asarray(longer.data.reward)[:, :, :60]
+    old = held(run.worker.replay).reward
+    new = held(longer).reward[:, :, :60]
     np.testing.assert_array_equal(new, np.roll(old, -20, axis=2))
 
 
@@ -239,7 +244,7 @@ def test_init_from_networks_of_other_sizes_is_refused(tmp_path):
 
 def test_a_checkpoint_without_replay_can_be_evaluated_but_not_resumed(tmp_path):
     run = filled_run(8, tmp_path / "run")
-    save(run, 8, replay=False)
+    save(run, 8, with_replay=False)
     with pytest.raises(CheckpointError, match=r"checkpoint\.replay=False.*--init-from"):
         resume.resume_run(run.config, run.directory)
     with Checkpoints(run.directory / "checkpoints", read_only=True) as saved:

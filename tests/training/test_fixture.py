@@ -7,7 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from helpers import ROOT, run_training, use_devices
+from helpers import ROOT, held, run_training, use_devices
 
 from cemrl_jax import config as config_lib
 from cemrl_jax.training import resume
@@ -23,9 +23,9 @@ def test_the_committed_checkpoint_restores_on_any_number_of_devices(
     config = config_lib.load(FIXTURE / "run" / "config.json")
     run = resume.resume_run(config, FIXTURE / "run")
     assert (run.epoch, run.env_steps) == (1, 640)
-    assert run.worker.replay.data.reward.shape[:2] == (num_devices, 16 // num_devices)
+    assert held(run.worker.replay).reward.shape[:2] == (num_devices, 16 // num_devices)
     expected = json.loads((FIXTURE / "contents.json").read_text())
-    parts = {"learner": run.learner, "replay": run.worker.replay.data}
+    parts = {"learner": run.learner, "replay": held(run.worker.replay)}
     for name, tree in parts.items():
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             values = np.asarray(leaf, np.float64)

@@ -10,6 +10,7 @@ import optax
 import pytest
 from helpers import (
     changed,
+    held,
     read_rows,
     run_training,
     tiny_agent,
@@ -136,7 +137,7 @@ def test_every_number_of_a_run_is_finite(finished):
 
 def test_the_replay_holds_what_the_config_says(finished):
     replay = finished.run.worker.replay
-    assert replay.data.obs.shape == (8, 2, finished.run.config.replay_length, 2)
+    assert held(replay).obs.shape == (8, 2, finished.run.config.replay_length, 2)
     np.testing.assert_array_equal(replay.size, [60] * 8)
 
 

@@ -189,14 +189,12 @@ class Sampling:
     Attributes:
       batch_size: B, per device.
       windows_per_segment: W, consecutive transitions of a run; 1 for independent ones.
-      num_steps: length of a collect's episodes, which runs do not leave.
       fold: one in so many transitions is for validation.
       decode: see `ElboConfig`.
     """
 
     batch_size: int
     windows_per_segment: int = 1
-    num_steps: int = 1
     fold: int = 1
     decode: str = "current"
 
@@ -213,18 +211,14 @@ class Sampling:
             return Places(self._current(memory, key))
         key_current, key_decoded = jax.random.split(key)
         current = self._current(memory, key_current)
-        return Places(
-            current, draw_decoded(memory, key_decoded, current, self.num_steps)
-        )
+        return Places(current, draw_decoded(memory, key_decoded, current))
 
     def _current(self, memory: ReplayState, key: Array) -> Place:
         if self.windows_per_segment == 1:
             split = "all" if self.fold == 1 else "train"
             return replay.draw(memory, key, self.batch_size, split, self.fold)
-        num_segments = self.batch_size // self.windows_per_segment
-        return replay.draw_segments(
-            memory, key, num_segments, self.windows_per_segment, self.num_steps
-        )
+        size = self.windows_per_segment
+        return replay.draw_segments(memory, key, self.batch_size // size, size)
 
     def gather(
         self, agent: Agent, learner: LearnerState, memory: ReplayState, places: Places
@@ -234,14 +228,14 @@ class Sampling:
         if places.decoded is None:
             return batch
         env, index = (part.reshape(-1) for part in places.decoded)
-        rows = jax.tree.map(lambda leaf: leaf[env, index], memory.data)
+        rows = replay.transitions(memory.data, (env, index))
         return batch.replace(scaled=agent.scale(learner, rows))
 
     def rows(self, agent: Agent, memory: ReplayState, place: Place) -> Transition:
         """Gathers windows `[B, T + 1, ...]`, or runs `[S, T + W, ...]` that share."""
         if self.windows_per_segment == 1:
             return replay.windows(memory.data, place, agent.window_steps)
-        return replay.segments(memory.data, place, agent.window_steps, self.num_steps)
+        return replay.segments(memory.data, place, agent.window_steps)
 
     def _gather(
         self, agent: Agent, learner: LearnerState, memory: ReplayState, place: Place
@@ -424,7 +418,6 @@ class WorldModelPhase:
       fold: one in so many transitions is for validation.
       patience: steps without a better validation before it stops.
       windows_per_segment: see `Sampling`; validations are of independent transitions.
-      num_steps: see `Sampling`.
     """
 
     agent: Agent
@@ -434,14 +427,11 @@ class WorldModelPhase:
     fold: int
     patience: int
     windows_per_segment: int = 1
-    num_steps: int = 1
 
     @property
     def sampling(self) -> Sampling:
         """How a batch is drawn."""
-        return Sampling(
-            self.batch_size, self.windows_per_segment, self.num_steps, self.fold
-        )
+        return Sampling(self.batch_size, self.windows_per_segment, self.fold)
 
     @_at_precision_of_agent
     def __call__(
@@ -584,7 +574,7 @@ def train_policy(
         learner: LearnerState, drawn: tuple[Place, PolicyNoise]
     ) -> tuple[LearnerState, Metrics]:
         place, noise = drawn
-        now = jax.tree.map(lambda leaf: leaf[place], memory.data)
+        now = replay.transitions(memory.data, place)
         return agent.policy_step(learner, now, context(place, now), noise)
 
     key, key_updates = jax.random.split(worker.key)
@@ -642,14 +632,11 @@ class PolicyPhase:
       agent: the agent.
       batch_size: per device.
       num_updates: SAC updates.
-      chunk: transitions per environment that are embedded at once; divides the length
-        of the replay.
     """
 
     agent: Agent
     batch_size: int
     num_updates: int
-    chunk: int
 
     @_at_precision_of_agent
     def __call__(
@@ -672,15 +659,12 @@ class PolicyPhase:
         """Returns the embeddings of the whole replay, `[E, L, ...]`."""
 
         def embed_chunk(start: Array) -> Any:
-            rows = jax.tree.map(
-                lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, self.chunk, 1),
-                memory.data,
-            )
+            rows = replay.chunk_at(memory.data, start)
             scaled = self.agent.scale(learner, rows)
             return self._embed_features(learner, normalizer.features(scaled))
 
         def write(number: Array, embedded: Any) -> Any:
-            start = number * self.chunk
+            start = number * num_steps
             return jax.tree.map(
                 lambda leaf, new: jax.lax.dynamic_update_slice_in_dim(
                     leaf, new, start, 1
@@ -689,12 +673,12 @@ class PolicyPhase:
                 embed_chunk(start),
             )
 
-        length = memory.data.step.shape[1]
+        num_steps, length = memory.data.num_steps, memory.data.rows.shape[1]
         empty = jax.tree.map(
             lambda leaf: jnp.zeros((leaf.shape[0], length, *leaf.shape[2:])),
             jax.eval_shape(embed_chunk, jnp.int32(0)),
         )
-        return jax.lax.fori_loop(0, memory.size // self.chunk, write, empty)
+        return jax.lax.fori_loop(0, memory.size // num_steps, write, empty)
 
     def _embed_features(self, learner: LearnerState, x: Array) -> Any:
         params = learner.world_model.params["encoder"]
@@ -709,7 +693,8 @@ class PolicyPhase:
         step: Array,
     ) -> Array:
         env, index = place
-        before = replay.windows(embedded, (env, index - 1), self.agent.window_steps - 1)
+        before = (env, index - 1)
+        before = replay.look_back(embedded, before, self.agent.window_steps - 1)
         exists = replay.exists(step, self.agent.window_steps)
         window = jax.tree.map(
             lambda leaf, blank: jnp.where(
@@ -733,10 +718,7 @@ def make_phases(
         bound = BoundPhase(agent, agent.bound, batch_size, config.num_updates)
         return {"collect": collect, "policy": bound}
     sampling = Sampling(
-        batch_size,
-        config.elbo.windows_per_segment,
-        config.rollout.num_steps,
-        decode=config.elbo.decode,
+        batch_size, config.elbo.windows_per_segment, decode=config.elbo.decode
     )
     if train.schedule == "fused":
         independent = config.sac.independent_transitions
@@ -750,8 +732,6 @@ def make_phases(
         fold=train.validation_fold,
         patience=train.early_stopping_steps,
         windows_per_segment=config.elbo.windows_per_segment,
-        num_steps=config.rollout.num_steps,
     )
-    chunk = config.rollout.num_steps
-    policy = PolicyPhase(agent, batch_size, config.num_updates, chunk)
+    policy = PolicyPhase(agent, batch_size, config.num_updates)
     return {"collect": collect, "world_model": world_model, "policy": policy}

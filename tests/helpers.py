@@ -131,9 +131,9 @@ def connected(rows: Transition) -> Transition:
 def held(state: ReplayState) -> Transition:
     """The transitions `[..., E, L]` of a replay, as they were before it packed them."""
     data = jax.device_get(state.data)
-    lead, num_steps = data.ends.shape[:-2], data.num_steps
-    rows = jnp.reshape(data.rows, (*lead, num_steps, -1))
-    chunks = packing.unpack_chunks(rows, data.ends, data.format)
+    lead = data.ends.shape[:-2]
+    lines = jnp.reshape(data.lines, (*lead, data.format.num_lines, -1))
+    chunks = packing.unpack_chunks(lines, data.ends, data.format)
     shape = (*lead[:-1], -1)
     return jax.tree.map(
         lambda x: np.reshape(x, shape + x.shape[len(lead) + 1 :]), chunks

@@ -526,7 +526,8 @@ def measure_embedding(
     )
     program = Program(embed, subject.learner, EmbeddedWorker(worker, blank))
     row = timings({"embed": program}, num_repeats)
-    points = math.prod(worker.replay.data.rows.shape[:-1])
+    data = worker.replay.data
+    points = math.prod(data.ends.shape[:-2]) * data.num_steps
     row["embed_points_per_second"] = points / row["seconds"]["embed"]
     empty = Program(nothing, subject.learner, worker)
     dispatches = repeat({"empty": empty.run}, NUM_DISPATCHES)["empty"]

@@ -3,10 +3,13 @@
 The observation after a step is the one before the next step, so a row has none of its
 own: it is in the row that follows, and only where an episode breaks off (it ends, the
 robot falls, a step broke) it is kept apart. Words are unsigned integers, whose bits no
-device changes on the way.
+device changes on the way. As many rows as fit stand in a line of nearly 128 words: a
+TPU pads the last axis of an array to that, and reads lines as they are.
 """
 
 import dataclasses
+import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +22,10 @@ from cemrl_jax.envs.base import Task
 
 MAX_STEPS = 1 << 16
 """Steps of a chunk at most: what the label of a row has bits for."""
+TILE = 128
+"""Words to a multiple of which a TPU pads a line."""
+PADDING = 0.15
+"""Share of a padded line that may be padding."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,17 +36,19 @@ class Format:
       obs_size: O.
       action_size: A.
       spec_shape: of `Task.spec`.
+      num_steps: n, transitions of a chunk.
     """
 
     obs_size: int
     action_size: int
     spec_shape: tuple[int, ...]
+    num_steps: int
 
     @classmethod
-    def of(cls, example: Transition) -> "Format":
+    def of(cls, example: Transition, num_steps: int) -> "Format":
         """Returns the format of transitions like one without leading axes."""
         (obs_size,), (action_size,) = example.obs.shape, example.action.shape
-        return cls(obs_size, action_size, tuple(example.task.spec.shape))
+        return cls(obs_size, action_size, tuple(example.task.spec.shape), num_steps)
 
     @property
     def parts(self) -> tuple[int, ...]:
@@ -52,31 +61,56 @@ class Format:
         """Words of a row, W."""
         return sum(self.parts)
 
+    @functools.cached_property
+    def per_line(self) -> int:
+        """Rows of a line, P: of the shortest lines with little padding."""
+        for tiles in itertools.count(-(-self.size // TILE)):
+            fitting = TILE * tiles // self.size
+            if fitting * self.size >= (1 - PADDING) * TILE * tiles:
+                return fitting
+        raise AssertionError("unreachable")
+
+    @property
+    def num_lines(self) -> int:
+        """Lines of a chunk, N; the last may be filled up."""
+        return -(-self.num_steps // self.per_line)
+
     def split(self, rows: Array) -> list[Array]:
         """Returns the parts of rows `[..., W]`."""
         return jnp.split(rows, np.cumsum(self.parts)[:-1], axis=-1)
 
 
 class Packed(struct.PyTreeNode):
-    """Chunks of n transitions for each of E environments, L = C * n.
+    """C chunks of n transitions for each of E environments, L = C * n.
 
     Attributes:
-      rows: `[E, L, W]` uint32. The label of a row is the step in its episode (16 bits),
-        where its next observation is (15 bits: 0 in the next row, else that number less
-        one in `ends` of its chunk) and whether it terminated (1 bit).
+      lines: `[E, C * N, P * W]` uint32, each P rows. The label of a row is the step in
+        its episode (16 bits), where its next observation is (15 bits: 0 in the next
+        row, else that number less one in `ends` of its chunk) and whether it terminated
+        (1 bit).
       ends: `[E, C, M, O]` float32, observations after which an episode broke off; the
         first is the chunk's last.
       format: of the rows.
     """
 
-    rows: Array
+    lines: Array
     ends: Array
     format: Format = struct.field(pytree_node=False)
 
     @property
     def num_steps(self) -> int:
         """The length n of a chunk."""
-        return self.rows.shape[-2] // self.ends.shape[-3]
+        return self.format.num_steps
+
+    @property
+    def num_envs(self) -> int:
+        """E."""
+        return self.ends.shape[-4]
+
+    @property
+    def length(self) -> int:
+        """L, transitions of each environment."""
+        return self.ends.shape[-3] * self.num_steps
 
 
 def num_ends(num_steps: int, can_fall: bool) -> int:
@@ -105,9 +139,10 @@ def empty(
     """
     if num_steps > MAX_STEPS:
         raise ValueError(f"chunks of {num_steps} steps, at most {MAX_STEPS} are held")
-    form = Format.of(example)
+    form = Format.of(example, num_steps)
+    shape = num_envs, num_chunks * form.num_lines, form.per_line * form.size
     return Packed(
-        rows=jnp.zeros((num_envs, num_chunks * num_steps, form.size), jnp.uint32),
+        lines=jnp.zeros(shape, jnp.uint32),
         ends=jnp.zeros((num_envs, num_chunks, size, form.obs_size), jnp.float32),
         format=form,
     )
@@ -122,7 +157,7 @@ def pack(chunk: Transition, form: Format, size: int) -> tuple[Array, Array]:
       size: M, at least 2.
 
     Returns:
-      Rows `[..., n, W]` and ends `[..., M, O]`. Where episodes break off more than
+      Lines `[..., N, P * W]` and ends `[..., M, O]`. Where episodes break off more than
       M - 1 times before the end of a chunk, what follows the last that fits is lost,
       and the chunk's beginning takes its place.
     """
@@ -156,7 +191,9 @@ def pack(chunk: Transition, form: Format, size: int) -> tuple[Array, Array]:
     ]
     rows = jnp.take_along_axis(jnp.concatenate(plain, -1), source[..., None], -2)
     is_label = jnp.arange(form.size) == sum(form.parts[:4])
-    return rows | jnp.where(is_label, word(place) << 1, jnp.uint32(0)), ends
+    rows = rows | jnp.where(is_label, word(place) << 1, jnp.uint32(0))
+    rows = rows[..., np.arange(form.num_lines * form.per_line) % num_steps, :]
+    return rows.reshape(*rows.shape[:-2], form.num_lines, -1), ends
 
 
 def unpack(rows: Array, form: Format) -> tuple[Transition, Array]:
@@ -190,9 +227,10 @@ def unpack(rows: Array, form: Format) -> tuple[Transition, Array]:
     return transitions, _integer(label >> 1 & 0x7FFF)
 
 
-def numbers(rows: Array) -> Array:
-    """Returns the numbers `[...]` of the tasks of rows `[..., W]`."""
-    return _integer(rows[..., -1])
+def first_numbers(data: Packed) -> Array:
+    """Returns the numbers `[E, C]` of the tasks that chunks begin with."""
+    form = data.format
+    return _integer(data.lines[:, :: form.num_lines, form.size - 1])
 
 
 def read(data: Packed, env: Array, index: Array, num_breaking: int) -> Transition:
@@ -208,9 +246,9 @@ def read(data: Packed, env: Array, index: Array, num_breaking: int) -> Transitio
     Returns:
       Transitions `[B, N]`.
     """
-    length, num_steps = data.rows.shape[1], data.num_steps
-    following = jnp.concatenate([index, (index[:, -1:] + 1) % length], -1)
-    rows = data.rows[env[:, None], following]
+    num_steps = data.num_steps
+    following = jnp.concatenate([index, (index[:, -1:] + 1) % data.length], -1)
+    rows = _rows(data, env, following)
     found, place = unpack(rows[:, :-1], data.format)
     after = _float(rows[:, 1:, : data.format.obs_size])
     place, chunk = place[:, -num_breaking:], index[:, -num_breaking:] // num_steps
@@ -220,12 +258,25 @@ def read(data: Packed, env: Array, index: Array, num_breaking: int) -> Transitio
     return found.replace(next_obs=after)
 
 
-def unpack_chunks(rows: Array, ends: Array, form: Format) -> Transition:
-    """Returns whole chunks `[..., n]` of rows `[..., n, W]` and ends `[..., M, O]`."""
+def unpack_chunks(lines: Array, ends: Array, form: Format) -> Transition:
+    """Returns whole chunks `[..., n]` of their lines `[..., N, P * W]` and ends."""
+    rows = lines.reshape(*lines.shape[:-2], -1, form.size)[..., : form.num_steps, :]
     found, place = unpack(rows, form)
     own = jnp.take_along_axis(ends, jnp.maximum(place - 1, 0)[..., None], -2)
     after = jnp.roll(found.obs, -1, -2)
     return found.replace(next_obs=jnp.where(place[..., None] > 0, own, after))
+
+
+def _rows(data: Packed, env: Array, index: Array) -> Array:
+    """Gathers rows `[B, N, W]` of environments `[B]` and places `[B, N]`."""
+    form = data.format
+    chunk, step = index // form.num_steps, index % form.num_steps
+    line, place = step // form.per_line, step % form.per_line
+    lines = data.lines[env[:, None], chunk * form.num_lines + line]
+    found, *others = jnp.split(lines, form.per_line, -1)
+    for number, other in enumerate(others, 1):
+        found = jnp.where(place[..., None] == number, other, found)
+    return found
 
 
 def _bits(x: Array) -> Array:

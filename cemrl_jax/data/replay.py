@@ -62,8 +62,8 @@ def full(chunks: Transition, can_fall: bool = True) -> ReplayState:
     example = jax.tree.map(lambda leaf: leaf[0, 0, 0], chunks)
     sizes = num_envs, num_chunks * num_steps, num_steps
     empty = init(example, *sizes, can_fall)
-    rows, ends = packing.pack(chunks, empty.data.format, empty.data.ends.shape[-2])
-    data = empty.data.replace(rows=rows.reshape(empty.data.rows.shape), ends=ends)
+    lines, ends = packing.pack(chunks, empty.data.format, empty.data.ends.shape[-2])
+    data = empty.data.replace(lines=lines.reshape(empty.data.lines.shape), ends=ends)
     return ReplayState(data=data, cursor=empty.cursor, size=jnp.int32(sizes[1]))
 
 
@@ -73,7 +73,7 @@ def add(state: ReplayState, chunk: Transition) -> ReplayState:
     Raises:
       ValueError: it has another length than the replay's chunks.
     """
-    length, num_steps = state.data.rows.shape[1], state.data.num_steps
+    length, num_steps = state.data.length, state.data.num_steps
     if chunk.step.shape[1] != num_steps:
         raise ValueError(
             f"a chunk of {chunk.step.shape[1]} steps in a replay of chunks of"
@@ -103,7 +103,7 @@ def draw(
       Environment `[B]` and index `[B]` below the replay's size.
     """
     key_env, key_index = jax.random.split(key)
-    env = jax.random.randint(key_env, (batch_size,), 0, state.data.rows.shape[0])
+    env = jax.random.randint(key_env, (batch_size,), 0, state.data.num_envs)
     return env, _draw_index(key_index, env, state.size, split, fold)
 
 
@@ -163,7 +163,7 @@ def draw_of_task(state: ReplayState, key: Array, place: Place) -> Place:
     """
     (env, index), num_steps = place, state.data.num_steps
     key_chunk, key_step = jax.random.split(key)
-    numbers = packing.numbers(state.data.rows[:, ::num_steps])  # [E, C], of each chunk
+    numbers = packing.first_numbers(state.data)
     num_chunks = numbers.shape[1]
     filled = jnp.arange(num_chunks) < state.size // num_steps
     flat = jnp.where(filled, numbers, jnp.iinfo(numbers.dtype).max).reshape(-1)
@@ -205,7 +205,7 @@ def windows(data: Packed, place: Place, window: int) -> Transition:
       belong to something else (see `exists`).
     """
     env, index = place
-    return packing.read(data, env, _before(index, window, data.rows.shape[1]), 1)
+    return packing.read(data, env, _before(index, window, data.length), 1)
 
 
 def segments(data: Packed, place: Place, window: int) -> Transition:
@@ -241,8 +241,11 @@ def look_back(entries: Any, place: Place, window: int) -> Any:
 
 def chunk_at(data: Packed, start: Array) -> Transition:
     """Returns the transitions `[E, n]` of the chunk that begins at an index."""
-    rows, ends = _slices(data, start)
-    return packing.unpack_chunks(rows, ends, data.format)
+    axis, number = data.ends.ndim - 3, start // data.num_steps
+    size = data.format.num_lines
+    lines = jax.lax.dynamic_slice_in_dim(data.lines, number * size, size, axis)
+    ends = jax.lax.dynamic_index_in_dim(data.ends, number, axis, keepdims=False)
+    return packing.unpack_chunks(lines, ends, data.format)
 
 
 def is_in_train(place: Place, size: Array, fold: int) -> Array:
@@ -296,23 +299,13 @@ def _before(index: Array, window: int, length: int) -> Array:
 
 def _write(data: Packed, chunk: Transition, start: Array) -> Packed:
     """Writes a chunk `[..., n]` over the one that begins at an index."""
-    rows, ends = packing.pack(chunk, data.format, data.ends.shape[-2])
-    write, axis = jax.lax.dynamic_update_slice_in_dim, rows.ndim - 2
+    lines, ends = packing.pack(chunk, data.format, data.ends.shape[-2])
+    write, axis = jax.lax.dynamic_update_slice_in_dim, data.ends.ndim - 3
     number = start // data.num_steps
     return data.replace(
-        rows=write(data.rows, rows, start, axis),
+        lines=write(data.lines, lines, number * data.format.num_lines, axis),
         ends=write(data.ends, jnp.expand_dims(ends, axis), number, axis),
     )
-
-
-def _slices(data: Packed, start: Array) -> tuple[Array, Array]:
-    """Returns rows `[..., n, W]` and ends `[..., M, O]` of the chunk at an index."""
-    num_steps, axis = data.num_steps, data.rows.ndim - 2
-    rows = jax.lax.dynamic_slice_in_dim(data.rows, start, num_steps, axis)
-    ends = jax.lax.dynamic_index_in_dim(
-        data.ends, start // num_steps, axis, keepdims=False
-    )
-    return rows, ends
 
 
 def _draw_index(key: Array, env: Array, size: Array, split: str, fold: int) -> Array:

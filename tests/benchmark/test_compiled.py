@@ -135,7 +135,7 @@ def test_shapes_for_described_devices_split_environments_and_replay():
     tasks = make_pools(config)["train"]
     one, four = (state.shapes(config, 1, tasks, number) for number in (1, 4))
     assert four.worker.key.shape == (4,)
-    of_one, of_four = (x.worker.replay.data.rows.shape for x in (one, four))
+    of_one, of_four = (x.worker.replay.data.lines.shape for x in (one, four))
     assert of_four == (4, of_one[1] // 4, *of_one[2:])
 
 

@@ -107,7 +107,7 @@ def test_where_episodes_break_off_too_often_the_beginning_takes_the_rest(share, 
     breaks[:, -1] = True
     after = np.where(breaks[..., None], rows.next_obs, np.roll(rows.obs, -1, 1))
     rows = rows.replace(next_obs=after)
-    form = packing.Format.of(example())
+    form = packing.Format.of(example(), 10)
     packed, ends = pack(rows, form, size)
     got = packing.unpack_chunks(packed, ends, form)
     where = [np.flatnonzero(row[:-1]) for row in breaks]
@@ -119,10 +119,11 @@ def test_where_episodes_break_off_too_often_the_beginning_takes_the_rest(share, 
 
 def test_what_is_held_of_robots_that_cannot_fall_takes_less_memory():
     words = 2 + 1 + 1 + 1 + 3  # observation, action, reward, parameter, labels
+    assert 4 * 16 * words == 4 * 128  # 50 rows in four lines of 16
     for can_fall, ends in ((False, 4), (True, 14)):
         state = init(example(), 7, 300, 50, can_fall)
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        assert size == 4 * 7 * (300 * words + 6 * ends * 2) + 8
+        assert size == 4 * 7 * 6 * (4 * 128 + ends * 2) + 8
 
 
 # ---------------------------------------------------------------- windows
@@ -182,7 +183,7 @@ def test_exists_is_the_lag_being_at_most_the_step():
 def all_places(state: ReplayState, split: str, fold: int, seed: int = 0) -> np.ndarray:
     """How often each `[E, L]` place comes in many draws."""
     env, index = draw(state, jax.random.key(seed), 60_000, split, fold)
-    length = state.data.rows.shape[1]
+    length = state.data.length
     counts = np.zeros((NUM_ENVS, length), int)
     np.add.at(counts, (np.asarray(env), np.asarray(index)), 1)
     return counts

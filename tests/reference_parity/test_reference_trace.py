@@ -204,7 +204,7 @@ def windows_with_zeros(data, place, window):
     In ours each step of an episode leads to the next one.
     """
     env, index = place
-    rows = (index[:, None] - jnp.arange(window, -1, -1)) % data.rows.shape[1]
+    rows = (index[:, None] - jnp.arange(window, -1, -1)) % data.length
     return packing.read(data, env, rows, window + 1)
 
 

@@ -673,7 +673,7 @@ class PolicyPhase:
                 embed_chunk(start),
             )
 
-        num_steps, length = memory.data.num_steps, memory.data.rows.shape[1]
+        num_steps, length = memory.data.num_steps, memory.data.length
         empty = jax.tree.map(
             lambda leaf: jnp.zeros((leaf.shape[0], length, *leaf.shape[2:])),
             jax.eval_shape(embed_chunk, jnp.int32(0)),

@@ -271,11 +271,33 @@ def _rows(data: Packed, env: Array, index: Array) -> Array:
     """Gathers rows `[B, N, W]` of environments `[B]` and places `[B, N]`."""
     form = data.format
     chunk, step = index // form.num_steps, index % form.num_steps
-    line, place = step // form.per_line, step % form.per_line
-    lines = data.lines[env[:, None], chunk * form.num_lines + line]
-    found, *others = jnp.split(lines, form.per_line, -1)
-    for number, other in enumerate(others, 1):
-        found = jnp.where(place[..., None] == number, other, found)
+    row = chunk * (form.num_lines * form.per_line) + step
+    of_lines = functools.partial(gather_lines, form)
+    of_rows = functools.partial(gather_rows, form)
+    gather = functools.partial(jax.lax.platform_dependent, tpu=of_lines)
+    return gather(data.lines, env[:, None], row, default=of_rows)
+
+
+def gather_rows(form: Format, lines: Array, env: Array, row: Array) -> Array:
+    """Returns rows by their number, of lines taken apart: free of charge but on a TPU.
+
+    Args:
+      form: the format.
+      lines: `[E, C * N, P * W]`.
+      env: `[B, 1]` environments.
+      row: `[B, N]` numbers; line l has those from P * l on.
+
+    Returns:
+      `[B, N, W]`.
+    """
+    return lines.reshape(lines.shape[0], -1, form.size)[env, row]
+
+
+def gather_lines(form: Format, lines: Array, env: Array, row: Array) -> Array:
+    """Returns what `gather_rows` does, of whole lines: nothing is laid out anew."""
+    found, *others = jnp.split(lines[env, row // form.per_line], form.per_line, -1)
+    for place, other in enumerate(others, 1):
+        found = jnp.where((row % form.per_line == place)[..., None], other, found)
     return found
 
 

@@ -126,6 +126,29 @@ def test_what_is_held_of_robots_that_cannot_fall_takes_less_memory():
         assert size == 4 * 7 * 6 * (4 * 128 + ends * 2) + 8
 
 
+@pytest.mark.parametrize(
+    ("size", "per_line"), [(8, 16), (31, 4), (56, 2), (65, 7), (398, 2)]
+)
+def test_rows_stand_in_lines_that_a_tpu_hardly_pads(size, per_line):
+    form = packing.Format(size - 6, 1, (), num_steps=20)
+    assert (form.size, form.per_line) == (size, per_line)
+    assert form.num_lines == -(-20 // per_line)
+    line = per_line * size
+    assert line >= 0.85 * packing.TILE * -(-line // packing.TILE)
+
+
+def test_rows_are_the_same_whether_lines_are_taken_apart_or_not():
+    """Whole lines on a TPU, where taking them apart would copy the replay."""
+    state = filled(6, steps=10, length=40)
+    form, lines = state.data.format, state.data.lines
+    env, row = jnp.arange(NUM_ENVS)[:, None], jnp.arange(4 * form.per_line)[None]
+    arguments = form, lines, env, row
+    whole = packing.gather_lines(*arguments)
+    np.testing.assert_array_equal(whole, packing.gather_rows(*arguments))
+    flat = np.asarray(lines).reshape(NUM_ENVS, -1, form.size)
+    np.testing.assert_array_equal(whole, flat[:, : row.size])
+
+
 # ---------------------------------------------------------------- windows
 
 

@@ -117,9 +117,9 @@ def num_ends(num_steps: int, can_fall: bool) -> int:
     """Returns M, the observations that a chunk keeps apart.
 
     One for its end, three for steps that broke, and where robots can fall enough for
-    episodes of five steps on the average.
+    episodes of ten steps on the average.
     """
-    return 4 + (num_steps // 5 if can_fall else 0)
+    return 4 + (num_steps // 10 if can_fall else 0)
 
 
 def empty(

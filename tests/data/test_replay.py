@@ -120,7 +120,7 @@ def test_where_episodes_break_off_too_often_the_beginning_takes_the_rest(share, 
 def test_what_is_held_of_robots_that_cannot_fall_takes_less_memory():
     words = 2 + 1 + 1 + 1 + 3  # observation, action, reward, parameter, labels
     assert 4 * 16 * words == 4 * 128  # 50 rows in four lines of 16
-    for can_fall, ends in ((False, 4), (True, 14)):
+    for can_fall, ends in ((False, 4), (True, 9)):
         state = init(example(), 7, 300, 50, can_fall)
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         assert size == 4 * 7 * 6 * (4 * 128 + ends * 2) + 8

@@ -136,7 +136,7 @@ def held(state: ReplayState) -> Transition:
     chunks = packing.unpack_chunks(lines, data.ends, data.format)
     shape = (*lead[:-1], -1)
     return jax.tree.map(
-        lambda x: np.reshape(x, shape + x.shape[len(lead) + 1 :]), chunks
+        lambda x: np.asarray(x).reshape(shape + x.shape[len(lead) + 1 :]), chunks
     )
 
 

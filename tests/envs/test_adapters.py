@@ -110,6 +110,7 @@ def test_a_gymnasium_seed_repeats_everything(vector_env):
 
 
 def test_a_robot_that_falls_terminates_and_is_not_truncated(vector_env, monkeypatch):
+    monkeypatch.setattr(Point, "can_fall", True)
     monkeypatch.setattr(Point, "terminated", lambda self, physics: physics.x > 0.2)
     vector_env.reset(seed=3)
     rows = [vector_env.step(np.ones((4, 1))) for _ in range(5)]

@@ -117,7 +117,7 @@ def saved_run(directory, num_envs, num_steps, collects):
 def test_a_resumed_run_takes_no_more_memory_than_its_state(tmp_path):
     """Its replay of 300 MB is never in memory twice, only a collect is."""
     small = saved_run(tmp_path / "small", 16, 20, 2)
-    large = saved_run(tmp_path / "large", 100, 500, 128)
+    large = saved_run(tmp_path / "large", 100, 500, 192)
     result = subprocess.run(
         [*(sys.executable, "-c", RESUME), *map(str, (ROOT / "tests", small, large))],
         capture_output=True,

@@ -4,7 +4,7 @@ The observation after a step is the one before the next step, so a row has none 
 own: it is in the row that follows, and only where an episode breaks off (it ends, the
 robot falls, a step broke) it is kept apart. Words are unsigned integers, whose bits no
 device changes on the way. As many rows as fit stand in a line of nearly 128 words: a
-TPU pads the last axis of an array to that, and reads lines as they are.
+TPU pads the last axis of an array to that.
 """
 
 import dataclasses
@@ -168,12 +168,15 @@ def pack(chunk: Transition, form: Format, size: int) -> tuple[Array, Array]:
     count = jnp.cumsum(breaks, -1)
     fitting = (count - breaks < size - 1).sum(-1, keepdims=True)
     kept = jnp.where(count[..., -1:] < size, num_steps, fitting)
-    source = jnp.arange(num_steps) % kept
-    last = jnp.arange(num_steps) == num_steps - 1
+    step = np.arange(form.num_lines * form.per_line) % num_steps  # fills the last line
+    source = step % kept
+    last = step == num_steps - 1
     place = jnp.where(breaks, count + 1, 0)
     place = jnp.where(last, 1, jnp.take_along_axis(place, source, -1))
     where = (count[..., None, :] < jnp.arange(1, size)[:, None]).sum(-1)
-    where = jnp.concatenate([source[..., -1:], jnp.minimum(where, num_steps - 1)], -1)
+    where = jnp.concatenate(
+        [source[..., num_steps - 1 : num_steps], jnp.minimum(where, num_steps - 1)], -1
+    )
     ends = jnp.take_along_axis(chunk.next_obs, where[..., None], -2)
 
     def word(x: Array) -> Array:
@@ -192,7 +195,6 @@ def pack(chunk: Transition, form: Format, size: int) -> tuple[Array, Array]:
     rows = jnp.take_along_axis(jnp.concatenate(plain, -1), source[..., None], -2)
     is_label = jnp.arange(form.size) == sum(form.parts[:4])
     rows = rows | jnp.where(is_label, word(place) << 1, jnp.uint32(0))
-    rows = rows[..., np.arange(form.num_lines * form.per_line) % num_steps, :]
     return rows.reshape(*rows.shape[:-2], form.num_lines, -1), ends
 
 

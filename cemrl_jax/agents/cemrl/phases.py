@@ -693,8 +693,8 @@ class PolicyPhase:
         step: Array,
     ) -> Array:
         env, index = place
-        before = (env, index - 1)
-        before = replay.look_back(embedded, before, self.agent.window_steps - 1)
+        newest = (env, index - 1)
+        before = replay.look_back(embedded, newest, self.agent.window_steps - 1)
         exists = replay.exists(step, self.agent.window_steps)
         window = jax.tree.map(
             lambda leaf, blank: jnp.where(

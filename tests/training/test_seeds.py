@@ -62,7 +62,7 @@ def test_each_seed_learns_what_it_would_alone_up_to_rounding(
 
 
 def test_the_replay_of_all_seeds_exists_once(monkeypatch, tmp_path):
-    """Its arrays are the only ones of their size from the first epoch to the last."""
+    """Its lines are the only array of their size from the first epoch to the last."""
     use_devices(monkeypatch, 1)
     config = tiny_config(
         output_dir=str(tmp_path), train__num_epochs=60, replay__capacity=20_000
@@ -73,12 +73,14 @@ def test_the_replay_of_all_seeds_exists_once(monkeypatch, tmp_path):
 
     class Watched(loop.Group):
         def finish_epoch(self):
-            seen.append(sum(x.size >= 2 * rows for x in jax.live_arrays()))
+            size = self._worker.replay.data.lines.size
+            assert size >= 2 * rows
+            seen.append(sum(x.size == size for x in jax.live_arrays()))
             super().finish_epoch()
 
     monkeypatch.setattr(loop, "Group", Watched)
     train(config, NUM_SEEDS)
-    assert set(seen) == {1}  # its lines; everything else is smaller
+    assert set(seen) == {1}
 
 
 def test_a_seed_that_fails_is_marked_and_the_others_go_on(

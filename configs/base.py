@@ -141,22 +141,26 @@ def fast(
     )
 
 
-def fast_direction(faithful: Config, *, num_epochs: int) -> Config:
-    """Returns `fast` for half-cheetahs that are to run in two directions.
+def fast_classes(
+    faithful: Config, *, num_epochs: int, steps_per_epoch: int = 102_400
+) -> Config:
+    """Returns `fast` for half-cheetahs whose tasks fall into classes.
 
-    Three times as many environments, `find_gait`, lower learning rates, and a posterior
-    that may leave its prior, so that it tells two directions apart.
+    `find_gait`, lower learning rates, and a posterior that may leave its prior, so that
+    it tells the classes apart: two directions, or running from jumping. Two directions
+    are given three times as many environments.
 
     Args:
       faithful: the experiment as the original has it.
       num_epochs: epochs of the run, 1,000 updates each.
+      steps_per_epoch: environment steps collected in an epoch, of all environments.
     """
     config = fast(
         faithful,
         num_epochs=num_epochs,
         learning_rate=5e-4,
         elbo_learning_rate=5e-4,
-        steps_per_epoch=102_400,
+        steps_per_epoch=steps_per_epoch,
     )
     elbo = dataclasses.replace(config.elbo, kl_z_weight=1e-3, kl_y_weight=1e-3)
     return find_gait(dataclasses.replace(config, elbo=elbo))

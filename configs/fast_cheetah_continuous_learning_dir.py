@@ -2,9 +2,9 @@
 
 from cemrl_jax.config import Config
 from cemrl_jax.configs import cheetah_continuous_learning_dir
-from cemrl_jax.configs.base import fast_direction
+from cemrl_jax.configs.base import fast_classes
 
 
 def get_config() -> Config:
-    """`fast_direction` of cheetah_continuous_learning_dir."""
-    return fast_direction(cheetah_continuous_learning_dir.get_config(), num_epochs=150)
+    """`fast_classes` of cheetah_continuous_learning_dir."""
+    return fast_classes(cheetah_continuous_learning_dir.get_config(), num_epochs=150)

@@ -131,13 +131,16 @@ def connected(rows: Transition) -> Transition:
 def held(state: ReplayState) -> Transition:
     """The transitions `[..., E, L]` of a replay, as they were before it packed them."""
     data = jax.device_get(state.data)
-    lead = data.ends.shape[:-2]
-    lines = jnp.reshape(data.lines, (*lead, data.format.num_lines, -1))
-    chunks = packing.unpack_chunks(lines, data.ends, data.format)
-    shape = (*lead[:-1], -1)
-    return jax.tree.map(
-        lambda x: np.asarray(x).reshape(shape + x.shape[len(lead) + 1 :]), chunks
-    )
+    lead, form = data.lines.shape[:-2], data.format
+    shape = *lead, data.num_chunks, data.num_envs, form.num_lines, data.lines.shape[-1]
+    chunks = packing.unpack_chunks(jnp.reshape(data.lines, shape), form)
+    axis = len(lead)
+
+    def of_environments(x: jax.Array) -> np.ndarray:
+        rows = np.asarray(x).swapaxes(axis, axis + 1)
+        return rows.reshape(*lead, data.num_envs, data.length, *x.shape[axis + 3 :])
+
+    return jax.tree.map(of_environments, chunks)
 
 
 def with_noise(learner: LearnerState, scale: float = 0.4) -> LearnerState:

@@ -90,7 +90,8 @@ def compile_phases(
     config = on_accelerator(config)
     chips = target.chips
     env = config.env.make()
-    shapes = state.shapes(config, 1, make_pools(config)["train"], len(chips))
+    tasks, platform = make_pools(config)["train"], target.device.platform
+    shapes = state.shapes(config, 1, tasks, len(chips), platform)
     phases = make_algorithm(config, env).phases(env, len(chips))
     unknown = set(only or ()) - set(phases)
     if unknown:

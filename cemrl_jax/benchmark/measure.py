@@ -527,7 +527,7 @@ def measure_embedding(
     program = Program(embed, subject.learner, EmbeddedWorker(worker, blank))
     row = timings({"embed": program}, num_repeats)
     data = worker.replay.data
-    points = math.prod(data.ends.shape[:-2]) * data.num_steps
+    points = data.lines.shape[0] * data.num_envs * data.length
     row["embed_points_per_second"] = points / row["seconds"]["embed"]
     empty = Program(nothing, subject.learner, worker)
     dispatches = repeat({"empty": empty.run}, NUM_DISPATCHES)["empty"]

@@ -2,9 +2,11 @@
 
 The observation after a step is the one before the next step, so a row has none of its
 own: it is in the row that follows, and only where an episode breaks off (it ends, the
-robot falls, a step broke) it is kept apart. Words are unsigned integers, whose bits no
-device changes on the way. As many rows as fit stand in a line of nearly 128 words: a
-TPU pads the last axis of an array to that.
+robot falls, a step broke) it has a row to itself. Words are unsigned integers, whose
+bits no device changes on the way. As many rows as fit stand in a line of nearly 128
+words. A TPU pads the last axis of an array to that, so there lines are filled up, and
+all lines stand in one axis: with other axes, or lines of 124 words, XLA finds an order
+of axes that takes less memory, and copies the replay out of it in every phase.
 """
 
 import dataclasses
@@ -28,27 +30,47 @@ PADDING = 0.15
 """Share of a padded line that may be padding."""
 
 
+def tile(platform: str) -> int:
+    """Returns the words to a multiple of which lines are filled up there."""
+    return TILE if platform == "tpu" else 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """What the words of a row are.
+    """What a chunk is and what the words of its rows are.
 
     Attributes:
       obs_size: O.
       action_size: A.
       spec_shape: of `Task.spec`.
       num_steps: n, transitions of a chunk.
+      num_ends: M, at least 2: observations of a chunk after which an episode broke off.
+      tile: words to a multiple of which lines are filled up.
     """
 
     obs_size: int
     action_size: int
     spec_shape: tuple[int, ...]
     num_steps: int
+    num_ends: int
+    tile: int = 1
 
     @classmethod
-    def of(cls, example: Transition, num_steps: int) -> "Format":
-        """Returns the format of transitions like one without leading axes."""
+    def of(
+        cls, example: Transition, num_steps: int, num_ends: int, tile: int = 1
+    ) -> "Format":
+        """Returns the format of transitions like one without leading axes.
+
+        Raises:
+          ValueError: `num_steps` is beyond `MAX_STEPS`.
+        """
+        if num_steps > MAX_STEPS:
+            raise ValueError(
+                f"chunks of {num_steps} steps, at most {MAX_STEPS} are held"
+            )
         (obs_size,), (action_size,) = example.obs.shape, example.action.shape
-        return cls(obs_size, action_size, tuple(example.task.spec.shape), num_steps)
+        spec_shape = tuple(example.task.spec.shape)
+        return cls(obs_size, action_size, spec_shape, num_steps, num_ends, tile)
 
     @property
     def parts(self) -> tuple[int, ...]:
@@ -71,9 +93,14 @@ class Format:
         raise AssertionError("unreachable")
 
     @property
+    def line(self) -> int:
+        """Words of a line."""
+        return -(-self.per_line * self.size // self.tile) * self.tile
+
+    @property
     def num_lines(self) -> int:
-        """Lines of a chunk, N; the last may be filled up."""
-        return -(-self.num_steps // self.per_line)
+        """Lines of a chunk, N; the last may be filled up with zeros."""
+        return -(-(self.num_steps + self.num_ends) // self.per_line)
 
     def split(self, rows: Array) -> list[Array]:
         """Returns the parts of rows `[..., W]`."""
@@ -84,17 +111,18 @@ class Packed(struct.PyTreeNode):
     """C chunks of n transitions for each of E environments, L = C * n.
 
     Attributes:
-      lines: `[E, C * N, P * W]` uint32, each P rows. The label of a row is the step in
-        its episode (16 bits), where its next observation is (15 bits: 0 in the next
-        row, else that number less one in `ends` of its chunk) and whether it terminated
-        (1 bit).
-      ends: `[E, C, M, O]` float32, observations after which an episode broke off; the
-        first is the chunk's last.
-      format: of the rows.
+      lines: `[C * E * N, words]` uint32, each P rows of W words. A chunk has N of them:
+        a row for each transition, and one for each of M observations after which an
+        episode broke off; the first of these is the chunk's last. The label of a row is
+        the step in its episode (16 bits), where its next observation is (15 bits: 0 in
+        the next row, else the number of one of the M, counted from 1) and whether it
+        terminated (1 bit).
+      num_envs: E.
+      format: of the chunks.
     """
 
     lines: Array
-    ends: Array
+    num_envs: int = struct.field(pytree_node=False)
     format: Format = struct.field(pytree_node=False)
 
     @property
@@ -103,18 +131,18 @@ class Packed(struct.PyTreeNode):
         return self.format.num_steps
 
     @property
-    def num_envs(self) -> int:
-        """E."""
-        return self.ends.shape[-4]
+    def num_chunks(self) -> int:
+        """C."""
+        return self.lines.shape[-2] // (self.num_envs * self.format.num_lines)
 
     @property
     def length(self) -> int:
         """L, transitions of each environment."""
-        return self.ends.shape[-3] * self.num_steps
+        return self.num_chunks * self.num_steps
 
 
 def num_ends(num_steps: int, can_fall: bool) -> int:
-    """Returns M, the observations that a chunk keeps apart.
+    """Returns M, the observations of a chunk that have rows to themselves.
 
     One for its end, three for steps that broke, and where robots can fall enough for
     episodes of ten steps on the average.
@@ -122,62 +150,29 @@ def num_ends(num_steps: int, can_fall: bool) -> int:
     return 4 + (num_steps // 10 if can_fall else 0)
 
 
-def empty(
-    example: Transition, num_envs: int, num_chunks: int, num_steps: int, size: int
-) -> Packed:
-    """Returns chunks of zeros.
+def empty(num_envs: int, num_chunks: int, form: Format) -> Packed:
+    """Returns C chunks of zeros for each of E environments."""
+    shape = num_chunks * num_envs * form.num_lines, form.line
+    return Packed(jnp.zeros(shape, jnp.uint32), num_envs, form)
 
-    Args:
-      example: one transition without leading axes; only shapes matter.
-      num_envs: E.
-      num_chunks: C.
-      num_steps: n.
-      size: M, at least 2.
 
-    Raises:
-      ValueError: `num_steps` is beyond `MAX_STEPS`.
+def pack(chunk: Transition, form: Format) -> Array:
+    """Packs chunks `[..., n]`, which begin episodes, as lines `[..., N, words]`.
+
+    Where episodes break off more than M - 1 times before the end of a chunk, what
+    follows the last that fits is lost, and the chunk's beginning takes its place.
     """
-    if num_steps > MAX_STEPS:
-        raise ValueError(f"chunks of {num_steps} steps, at most {MAX_STEPS} are held")
-    form = Format.of(example, num_steps)
-    shape = num_envs, num_chunks * form.num_lines, form.per_line * form.size
-    return Packed(
-        lines=jnp.zeros(shape, jnp.uint32),
-        ends=jnp.zeros((num_envs, num_chunks, size, form.obs_size), jnp.float32),
-        format=form,
-    )
-
-
-def pack(chunk: Transition, form: Format, size: int) -> tuple[Array, Array]:
-    """Packs chunks `[..., n]`.
-
-    Args:
-      chunk: n transitions; the first begins an episode.
-      form: the format.
-      size: M, at least 2.
-
-    Returns:
-      Lines `[..., N, P * W]` and ends `[..., M, O]`. Where episodes break off more than
-      M - 1 times before the end of a chunk, what follows the last that fits is lost,
-      and the chunk's beginning takes its place.
-    """
-    num_steps = chunk.step.shape[-1]
-    follows = _bits(chunk.next_obs[..., :-1, :]) == _bits(chunk.obs[..., 1:, :])
-    no_break = jnp.zeros_like(follows[..., :1, 0])
-    breaks = jnp.concatenate([~follows.all(-1), no_break], -1)
-    count = jnp.cumsum(breaks, -1)
-    fitting = (count - breaks < size - 1).sum(-1, keepdims=True)
-    kept = jnp.where(count[..., -1:] < size, num_steps, fitting)
-    step = np.arange(form.num_lines * form.per_line) % num_steps  # fills the last line
+    num_steps, size = form.num_steps, form.num_ends
+    breaks, count = _breaks(chunk)
+    kept = _kept(breaks, count, size)[..., None]
+    step = np.arange(num_steps)
     source = step % kept
-    last = step == num_steps - 1
     place = jnp.where(breaks, count + 1, 0)
+    last = step == num_steps - 1
     place = jnp.where(last, 1, jnp.take_along_axis(place, source, -1))
     where = (count[..., None, :] < jnp.arange(1, size)[:, None]).sum(-1)
-    where = jnp.concatenate(
-        [source[..., num_steps - 1 : num_steps], jnp.minimum(where, num_steps - 1)], -1
-    )
-    ends = jnp.take_along_axis(chunk.next_obs, where[..., None], -2)
+    where = jnp.concatenate([source[..., -1:], jnp.minimum(where, num_steps - 1)], -1)
+    ends = _bits(jnp.take_along_axis(chunk.next_obs, where[..., None], -2))
 
     def word(x: Array) -> Array:
         return x.astype(jnp.uint32)[..., None]
@@ -195,7 +190,10 @@ def pack(chunk: Transition, form: Format, size: int) -> tuple[Array, Array]:
     rows = jnp.take_along_axis(jnp.concatenate(plain, -1), source[..., None], -2)
     is_label = jnp.arange(form.size) == sum(form.parts[:4])
     rows = rows | jnp.where(is_label, word(place) << 1, jnp.uint32(0))
-    return rows.reshape(*rows.shape[:-2], form.num_lines, -1), ends
+    rows = jnp.concatenate([rows, _filled(ends, -1, form.size)], -2)
+    rows = _filled(rows, -2, form.num_lines * form.per_line)
+    lines = rows.reshape(*rows.shape[:-2], form.num_lines, -1)
+    return _filled(lines, -1, form.line)
 
 
 def unpack(rows: Array, form: Format) -> tuple[Transition, Array]:
@@ -230,9 +228,10 @@ def unpack(rows: Array, form: Format) -> tuple[Transition, Array]:
 
 
 def first_numbers(data: Packed) -> Array:
-    """Returns the numbers `[E, C]` of the tasks that chunks begin with."""
+    """Returns the numbers `[C, E]` of the tasks that chunks begin with."""
     form = data.format
-    return _integer(data.lines[:, :: form.num_lines, form.size - 1])
+    words = data.lines[:: form.num_lines, form.size - 1]
+    return _integer(words).reshape(-1, data.num_envs)
 
 
 def read(data: Packed, env: Array, index: Array, num_breaking: int) -> Transition:
@@ -248,59 +247,71 @@ def read(data: Packed, env: Array, index: Array, num_breaking: int) -> Transitio
     Returns:
       Transitions `[B, N]`.
     """
-    num_steps = data.num_steps
+    form = data.format
     following = jnp.concatenate([index, (index[:, -1:] + 1) % data.length], -1)
-    rows = _rows(data, env, following)
-    found, place = unpack(rows[:, :-1], data.format)
-    after = _float(rows[:, 1:, : data.format.obs_size])
-    place, chunk = place[:, -num_breaking:], index[:, -num_breaking:] // num_steps
-    ends = data.ends[env[:, None], chunk, jnp.maximum(place - 1, 0)]
+    chunk, step = following // form.num_steps, following % form.num_steps
+    rows = _rows(data, env, chunk, step)
+    found, place = unpack(rows[:, :-1], form)
+    after = _float(rows[:, 1:, : form.obs_size])
+    place, chunk = place[:, -num_breaking:], chunk[:, -num_breaking - 1 : -1]
+    ends = _rows(data, env, chunk, form.num_steps + jnp.maximum(place - 1, 0))
+    ends = _float(ends[..., : form.obs_size])
     ends = jnp.where(place[..., None] > 0, ends, after[:, -num_breaking:])
     after = jnp.concatenate([after[:, :-num_breaking], ends], 1)
     return found.replace(next_obs=after)
 
 
-def unpack_chunks(lines: Array, ends: Array, form: Format) -> Transition:
-    """Returns whole chunks `[..., n]` of their lines `[..., N, P * W]` and ends."""
-    rows = lines.reshape(*lines.shape[:-2], -1, form.size)[..., : form.num_steps, :]
+def unpack_chunks(lines: Array, form: Format) -> Transition:
+    """Returns whole chunks `[..., n]` of their lines `[..., N, words]`."""
+    lines = lines[..., : form.per_line * form.size]
+    rows = lines.reshape(*lines.shape[:-2], -1, form.size)
+    rows, ends, _ = jnp.split(
+        rows, [form.num_steps, form.num_steps + form.num_ends], -2
+    )
     found, place = unpack(rows, form)
+    ends = _float(ends[..., : form.obs_size])
     own = jnp.take_along_axis(ends, jnp.maximum(place - 1, 0)[..., None], -2)
     after = jnp.roll(found.obs, -1, -2)
     return found.replace(next_obs=jnp.where(place[..., None] > 0, own, after))
 
 
-def _rows(data: Packed, env: Array, index: Array) -> Array:
-    """Gathers rows `[B, N, W]` of environments `[B]` and places `[B, N]`."""
-    form = data.format
-    chunk, step = index // form.num_steps, index % form.num_steps
-    row = chunk * (form.num_lines * form.per_line) + step
-    of_lines = functools.partial(gather_lines, form)
-    of_rows = functools.partial(gather_rows, form)
-    gather = functools.partial(jax.lax.platform_dependent, tpu=of_lines)
-    return gather(data.lines, env[:, None], row, default=of_rows)
-
-
-def gather_rows(form: Format, lines: Array, env: Array, row: Array) -> Array:
-    """Returns rows by their number, of lines taken apart: free of charge but on a TPU.
-
-    Args:
-      form: the format.
-      lines: `[E, C * N, P * W]`.
-      env: `[B, 1]` environments.
-      row: `[B, N]` numbers; line l has those from P * l on.
-
-    Returns:
-      `[B, N, W]`.
-    """
-    return lines.reshape(lines.shape[0], -1, form.size)[env, row]
-
-
-def gather_lines(form: Format, lines: Array, env: Array, row: Array) -> Array:
-    """Returns what `gather_rows` does, of whole lines: nothing is laid out anew."""
-    found, *others = jnp.split(lines[env, row // form.per_line], form.per_line, -1)
-    for place, other in enumerate(others, 1):
-        found = jnp.where((row % form.per_line == place)[..., None], other, found)
+def _rows(data: Packed, env: Array, chunk: Array, row: Array) -> Array:
+    """Gathers rows `[B, N, W]` of environments `[B]`: `[B, N]` of chunks `[B, N]`."""
+    form, lines = data.format, data.lines
+    row = row + (chunk * data.num_envs + env[:, None]) * form.num_lines * form.per_line
+    if form.tile == 1:
+        return lines.reshape(-1, form.size)[row]
+    # Taken apart first, lines of more than P * W words would all be copied.
+    own, place = lines[row // form.per_line], row % form.per_line
+    found = own[..., : form.size]
+    for number in range(1, form.per_line):
+        other = own[..., number * form.size : (number + 1) * form.size]
+        found = jnp.where((place == number)[..., None], other, found)
     return found
+
+
+def _filled(x: Array, axis: int, size: int) -> Array:
+    """Returns an array with zeros behind what it has along an axis."""
+    fill = [(0, 0)] * x.ndim
+    fill[axis] = (0, size - x.shape[axis])
+    return jnp.pad(x, fill)
+
+
+def _breaks(chunk: Transition) -> tuple[Array, Array]:
+    """Returns after which steps `[..., n]` an episode broke off, and how many had.
+
+    Of the last one nothing follows that would show it.
+    """
+    follows = _bits(chunk.next_obs[..., :-1, :]) == _bits(chunk.obs[..., 1:, :])
+    no_break = jnp.zeros_like(follows[..., :1, 0])
+    breaks = jnp.concatenate([~follows.all(-1), no_break], -1)
+    return breaks, jnp.cumsum(breaks, -1)
+
+
+def _kept(breaks: Array, count: Array, size: int) -> Array:
+    """Returns how many of the first transitions of chunks have room."""
+    fitting = (count - breaks < size - 1).sum(-1)
+    return jnp.where(count[..., -1] < size, breaks.shape[-1], fitting)
 
 
 def _bits(x: Array) -> Array:

@@ -29,6 +29,7 @@ def init(
     length: int,
     num_steps: int,
     can_fall: bool = True,
+    platform: str | None = None,
 ) -> ReplayState:
     """Returns an empty replay.
 
@@ -38,6 +39,7 @@ def init(
       length: L, transitions kept for each of them.
       num_steps: n, the length of a chunk.
       can_fall: whether robots can fall, so that a chunk may have many episodes.
+      platform: of the devices that hold it; None for JAX's default.
 
     Raises:
       ValueError: `num_steps` does not divide the length.
@@ -46,24 +48,23 @@ def init(
         raise ValueError(
             f"replay length {length} must be a multiple of {num_steps} steps"
         )
-    data = packing.empty(
-        example,
-        num_envs,
-        length // num_steps,
-        num_steps,
-        packing.num_ends(num_steps, can_fall),
-    )
+    size = packing.num_ends(num_steps, can_fall)
+    tile = packing.tile(platform or jax.default_backend())
+    form = packing.Format.of(example, num_steps, size, tile)
+    data = packing.empty(num_envs, length // num_steps, form)
     return ReplayState(data=data, cursor=jnp.int32(0), size=jnp.int32(0))
 
 
-def full(chunks: Transition, can_fall: bool = True) -> ReplayState:
+def full(
+    chunks: Transition, can_fall: bool = True, platform: str | None = None
+) -> ReplayState:
     """Returns a replay that chunks `[E, C, n]` fill; see `init`."""
     num_envs, num_chunks, num_steps = chunks.step.shape
     example = jax.tree.map(lambda leaf: leaf[0, 0, 0], chunks)
     sizes = num_envs, num_chunks * num_steps, num_steps
-    empty = init(example, *sizes, can_fall)
-    lines, ends = packing.pack(chunks, empty.data.format, empty.data.ends.shape[-2])
-    data = empty.data.replace(lines=lines.reshape(empty.data.lines.shape), ends=ends)
+    empty = init(example, *sizes, can_fall, platform)
+    lines = packing.pack(chunks, empty.data.format).swapaxes(0, 1)
+    data = empty.data.replace(lines=lines.reshape(empty.data.lines.shape))
     return ReplayState(data=data, cursor=empty.cursor, size=jnp.int32(sizes[1]))
 
 
@@ -163,8 +164,8 @@ def draw_of_task(state: ReplayState, key: Array, place: Place) -> Place:
     """
     (env, index), num_steps = place, state.data.num_steps
     key_chunk, key_step = jax.random.split(key)
-    numbers = packing.first_numbers(state.data)
-    num_chunks = numbers.shape[1]
+    numbers = packing.first_numbers(state.data).T
+    num_chunks = state.data.num_chunks
     filled = jnp.arange(num_chunks) < state.size // num_steps
     flat = jnp.where(filled, numbers, jnp.iinfo(numbers.dtype).max).reshape(-1)
     by_number = jnp.argsort(flat)
@@ -241,11 +242,11 @@ def look_back(entries: Any, place: Place, window: int) -> Any:
 
 def chunk_at(data: Packed, start: Array) -> Transition:
     """Returns the transitions `[E, n]` of the chunk that begins at an index."""
-    axis, number = data.ends.ndim - 3, start // data.num_steps
-    size = data.format.num_lines
-    lines = jax.lax.dynamic_slice_in_dim(data.lines, number * size, size, axis)
-    ends = jax.lax.dynamic_index_in_dim(data.ends, number, axis, keepdims=False)
-    return packing.unpack_chunks(lines, ends, data.format)
+    first, size = _lines_of(data, start)
+    lines = jax.lax.dynamic_slice_in_dim(data.lines, first, size, -2)
+    each = data.num_envs, data.format.num_lines
+    lines = lines.reshape(*lines.shape[:-2], *each, lines.shape[-1])
+    return packing.unpack_chunks(lines, data.format)
 
 
 def is_in_train(place: Place, size: Array, fold: int) -> Array:
@@ -299,13 +300,17 @@ def _before(index: Array, window: int, length: int) -> Array:
 
 def _write(data: Packed, chunk: Transition, start: Array) -> Packed:
     """Writes a chunk `[..., n]` over the one that begins at an index."""
-    lines, ends = packing.pack(chunk, data.format, data.ends.shape[-2])
-    write, axis = jax.lax.dynamic_update_slice_in_dim, data.ends.ndim - 3
-    number = start // data.num_steps
-    return data.replace(
-        lines=write(data.lines, lines, number * data.format.num_lines, axis),
-        ends=write(data.ends, jnp.expand_dims(ends, axis), number, axis),
-    )
+    lines = packing.pack(chunk, data.format)
+    lines = lines.reshape(*lines.shape[:-3], -1, lines.shape[-1])
+    first, _ = _lines_of(data, start)
+    lines = jax.lax.dynamic_update_slice_in_dim(data.lines, lines, first, -2)
+    return data.replace(lines=lines)
+
+
+def _lines_of(data: Packed, start: Array) -> tuple[Array, int]:
+    """Returns the first line of the chunks that begin at an index, and how many."""
+    size = data.num_envs * data.format.num_lines
+    return start // data.num_steps * size, size
 
 
 def _draw_index(key: Array, env: Array, size: Array, split: str, fold: int) -> Array:

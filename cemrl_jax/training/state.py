@@ -101,7 +101,11 @@ def initial_worker(
 
 
 def shapes(
-    config: Config, num_seeds: int, tasks: Task, num_devices: int | None = None
+    config: Config,
+    num_seeds: int,
+    tasks: Task,
+    num_devices: int | None = None,
+    platform: str | None = None,
 ) -> State:
     """Returns the shapes of `initial`, with the rows of this process's devices.
 
@@ -110,6 +114,7 @@ def shapes(
       num_seeds: N.
       tasks: the training tasks `[M]` of one seed; only shapes matter.
       num_devices: devices that are described, in place of those that are here.
+      platform: of these devices; None for JAX's default.
     """
     env = config.env.make()
     num_rows = num_devices or parallel.num_local_devices()
@@ -120,7 +125,7 @@ def shapes(
         if num_seeds > 1:
             pools = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_seeds), tasks)
         learner = seeds.for_seeds(make_algorithm(config, env).init, num_seeds)(keys)
-        make_worker = _make_worker(config, env, tasks, num_devices)
+        make_worker = _make_worker(config, env, tasks, num_devices, platform)
         make = seeds.worker_for_seeds(make_worker, num_seeds)
         rows = jnp.stack([keys] * num_rows)
         return State(learner, jax.vmap(make, (0, None))(rows, pools))
@@ -134,7 +139,11 @@ def num_bytes(tree: Any) -> int:
 
 
 def _make_worker(
-    config: Config, env: NonStationaryEnv, tasks: Task, num_devices: int | None = None
+    config: Config,
+    env: NonStationaryEnv,
+    tasks: Task,
+    num_devices: int | None = None,
+    platform: str | None = None,
 ) -> Any:
     """Returns a function of a device's key and tasks that makes its worker."""
     example = example_transition(env, first(tasks))
@@ -142,7 +151,7 @@ def _make_worker(
     sizes = num_envs, config.replay_length, config.rollout.num_steps
 
     def make(key: Array, tasks: Task) -> WorkerState:
-        memory = replay.init(example, *sizes, env.can_fall)
+        memory = replay.init(example, *sizes, env.can_fall, platform)
         return WorkerState(replay=memory, key=key, tasks=tasks)
 
     return make

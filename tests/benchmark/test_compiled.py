@@ -136,7 +136,7 @@ def test_shapes_for_described_devices_split_environments_and_replay():
     one, four = (state.shapes(config, 1, tasks, number) for number in (1, 4))
     assert four.worker.key.shape == (4,)
     of_one, of_four = (x.worker.replay.data.lines.shape for x in (one, four))
-    assert of_four == (4, of_one[1] // 4, *of_one[2:])
+    assert of_four == (4, of_one[1] // 4, of_one[2])
 
 
 def test_compiled_phases_have_the_physics_of_accelerators():

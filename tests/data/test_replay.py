@@ -13,7 +13,7 @@ from cemrl_jax.data.types import ReplayState, Transition
 NUM_ENVS = 3
 
 add = jax.jit(replay.add)
-pack = jax.jit(packing.pack, static_argnums=(1, 2))
+pack = jax.jit(packing.pack, static_argnums=1)
 draw = jax.jit(replay.draw, static_argnums=(2, 3, 4))
 windows = jax.jit(replay.windows, static_argnums=2)
 exists = jax.jit(replay.exists, static_argnums=1)
@@ -107,9 +107,8 @@ def test_where_episodes_break_off_too_often_the_beginning_takes_the_rest(share, 
     breaks[:, -1] = True
     after = np.where(breaks[..., None], rows.next_obs, np.roll(rows.obs, -1, 1))
     rows = rows.replace(next_obs=after)
-    form = packing.Format.of(example(), 10)
-    packed, ends = pack(rows, form, size)
-    got = packing.unpack_chunks(packed, ends, form)
+    form = packing.Format.of(example(), 10, size)
+    got = packing.unpack_chunks(pack(rows, form), form)
     where = [np.flatnonzero(row[:-1]) for row in breaks]
     kept = [10 if len(own) < size else own[size - 2] + 1 for own in where]
     source = np.arange(10) % np.array(kept)[:, None]
@@ -119,34 +118,39 @@ def test_where_episodes_break_off_too_often_the_beginning_takes_the_rest(share, 
 
 def test_what_is_held_of_robots_that_cannot_fall_takes_less_memory():
     words = 2 + 1 + 1 + 1 + 3  # observation, action, reward, parameter, labels
-    assert 4 * 16 * words == 4 * 128  # 50 rows in four lines of 16
-    for can_fall, ends in ((False, 4), (True, 9)):
-        state = init(example(), 7, 300, 50, can_fall)
+    assert 16 * words == 128
+    for can_fall, lines in ((False, 6), (True, 7)):  # 90 rows and 4 or 13 more
+        state = init(example(), 7, 540, 90, can_fall)
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        assert size == 4 * 7 * 6 * (4 * 128 + ends * 2) + 8
+        assert size == 4 * 7 * 6 * lines * 128 + 8
 
 
 @pytest.mark.parametrize(
     ("size", "per_line"), [(8, 16), (31, 4), (56, 2), (65, 7), (398, 2)]
 )
 def test_rows_stand_in_lines_that_a_tpu_hardly_pads(size, per_line):
-    form = packing.Format(size - 6, 1, (), num_steps=20)
+    form = packing.Format(size - 6, 1, (), num_steps=20, num_ends=4)
     assert (form.size, form.per_line) == (size, per_line)
-    assert form.num_lines == -(-20 // per_line)
+    assert form.num_lines == -(-24 // per_line)
     line = per_line * size
     assert line >= 0.85 * packing.TILE * -(-line // packing.TILE)
 
 
-def test_rows_are_the_same_whether_lines_are_taken_apart_or_not():
-    """Whole lines on a TPU, where taking them apart would copy the replay."""
-    state = filled(6, steps=10, length=40)
-    form, lines = state.data.format, state.data.lines
-    env, row = jnp.arange(NUM_ENVS)[:, None], jnp.arange(4 * form.per_line)[None]
-    arguments = form, lines, env, row
-    whole = packing.gather_lines(*arguments)
-    np.testing.assert_array_equal(whole, packing.gather_rows(*arguments))
-    flat = np.asarray(lines).reshape(NUM_ENVS, -1, form.size)
-    np.testing.assert_array_equal(whole, flat[:, : row.size])
+@pytest.mark.parametrize(("width", "per_line"), [(1, 16), (3, 10), (60, 1)])
+def test_what_a_tpu_holds_is_read_as_everywhere(width, per_line):
+    """Its lines are filled up, and rows taken out of whole ones."""
+    rows = random_transitions(3, 5, 2, 7)
+    wide = [np.tile(x, width) for x in (rows.obs, rows.next_obs)]
+    rows = connected(rows.replace(obs=wide[0], next_obs=wide[1]))
+    on_cpu, on_tpu = (replay.full(rows, platform=name) for name in ("cpu", "tpu"))
+    form = on_tpu.data.format
+    assert form.per_line == per_line
+    assert on_tpu.data.lines.shape[-1] == 128
+    assert on_cpu.data.lines.shape[-1] == form.per_line * form.size
+    jax.tree.map(np.testing.assert_array_equal, held(on_tpu), held(on_cpu))
+    place = replay.draw(on_cpu, jax.random.key(0), 50, "all", 1)
+    got, expected = (windows(state.data, place, 3) for state in (on_tpu, on_cpu))
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
 
 
 # ---------------------------------------------------------------- windows

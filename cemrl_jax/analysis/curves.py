@@ -289,7 +289,12 @@ LOSSES = {
     "actor's loss": ("sac/actor_loss",),
     "values": ("sac/value", "sac/target"),
     "entropy and temperature": ("sac/entropy", "sac/temperature"),
-    "falls and broken": ("collect/falls", "collect/broken", "train/skipped"),
+    "falls, broken and lost": (
+        "collect/falls",
+        "collect/broken",
+        "collect/lost",
+        "train/skipped",
+    ),
 }
 """Panel -> columns of progress.csv; those that a run does not have are left out."""
 

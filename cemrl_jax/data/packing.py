@@ -160,7 +160,8 @@ def pack(chunk: Transition, form: Format) -> Array:
     """Packs chunks `[..., n]`, which begin episodes, as lines `[..., N, words]`.
 
     Where episodes break off more than M - 1 times before the end of a chunk, what
-    follows the last that fits is lost, and the chunk's beginning takes its place.
+    follows the last that fits is lost (see `num_lost`), and the chunk's beginning takes
+    its place.
     """
     num_steps, size = form.num_steps, form.num_ends
     breaks, count = _breaks(chunk)
@@ -194,6 +195,11 @@ def pack(chunk: Transition, form: Format) -> Array:
     rows = _filled(rows, -2, form.num_lines * form.per_line)
     lines = rows.reshape(*rows.shape[:-2], form.num_lines, -1)
     return _filled(lines, -1, form.line)
+
+
+def num_lost(chunk: Transition, form: Format) -> Array:
+    """Returns for how many transitions of chunks `[..., n]` `pack` has no room."""
+    return form.num_steps - _kept(*_breaks(chunk), form.num_ends)
 
 
 def unpack(rows: Array, form: Format) -> tuple[Transition, Array]:

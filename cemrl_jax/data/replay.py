@@ -87,6 +87,14 @@ def add(state: ReplayState, chunk: Transition) -> ReplayState:
     )
 
 
+def num_lost(state: ReplayState, chunk: Transition) -> Array:
+    """Returns for how many transitions of a chunk `[E, n]` `add` has no room.
+
+    See `packing.pack`: more episodes break off in it than chunks of this replay hold.
+    """
+    return packing.num_lost(chunk, state.data.format).sum()
+
+
 def draw(
     state: ReplayState, key: Array, batch_size: int, split: str, fold: int
 ) -> Place:

@@ -111,6 +111,7 @@ def test_where_episodes_break_off_too_often_the_beginning_takes_the_rest(share, 
     got = packing.unpack_chunks(pack(rows, form), form)
     where = [np.flatnonzero(row[:-1]) for row in breaks]
     kept = [10 if len(own) < size else own[size - 2] + 1 for own in where]
+    np.testing.assert_array_equal(packing.num_lost(rows, form), 10 - np.array(kept))
     source = np.arange(10) % np.array(kept)[:, None]
     expected = jax.tree.map(lambda leaf: leaf[np.arange(20)[:, None], source], rows)
     jax.tree.map(np.testing.assert_array_equal, got, expected)

@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import held, make_agent, on_one_device, random_transitions, tiny_config
+from helpers import (
+    FallingPoint,
+    held,
+    make_agent,
+    on_one_device,
+    random_transitions,
+    tiny_config,
+)
 
 from cemrl_jax.agents.cemrl.phases import make_collect
 from cemrl_jax.data import replay
@@ -189,3 +196,12 @@ def test_an_action_or_a_state_that_is_not_finite_is_a_fall_of_that_robot_alone(r
     assert np.isfinite(after.obs).all()
     assert np.isfinite(after.reward).all()
     assert np.isfinite(jax.tree.leaves(after.physics)[0][:2]).all()
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(0.0, 5), (1e9, NUM_STEPS)])
+def test_what_the_replay_has_no_room_for_is_counted(limit, kept):
+    """Six observations are kept apart for 20 steps, the last of them for the end."""
+    _, worker, metrics = collected(FallingPoint(limit=limit))
+    assert float(metrics["collect/lost"]) == NUM_ENVS * (NUM_STEPS - kept)
+    first = held(worker.replay).obs[:, :kept]
+    assert all(len(np.unique(row, axis=0)) == kept for row in first)

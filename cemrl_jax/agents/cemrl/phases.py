@@ -168,7 +168,9 @@ def make_collect(
         }
         metrics = parallel.average(metrics)
         broken = episodes.broken.sum().astype(jnp.float32)
+        lost = replay.num_lost(worker.replay, transitions).astype(jnp.float32)
         metrics["collect/broken"] = parallel.total(broken)
+        metrics["collect/lost"] = parallel.total(lost)
         names = env.train_names
         counts = success.tally(episodes, len(names))
         if counts is not None:

@@ -1,0 +1,14 @@
+"""Half-cheetah that runs, flips or jumps, sized for wall-clock."""
+
+from cemrl_jax.config import Config
+from cemrl_jax.configs import cheetah_stationary_multi_task_spare_class
+from cemrl_jax.configs.base import fast_classes
+
+
+def get_config() -> Config:
+    """`fast_classes` of cheetah_stationary_multi_task_spare_class."""
+    return fast_classes(
+        cheetah_stationary_multi_task_spare_class.get_config(),
+        num_epochs=180,
+        steps_per_epoch=32_000,
+    )

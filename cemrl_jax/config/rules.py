@@ -6,6 +6,7 @@ from typing import Any
 from cemrl_jax.agents.cemrl.bounds import CONTEXTS
 from cemrl_jax.agents.cemrl.encoders import ENCODERS, MERGES
 from cemrl_jax.config.fields import field_paths, get_field, nearest, type_problems
+from cemrl_jax.data import packing
 from cemrl_jax.data.replay import DECODED
 from cemrl_jax.envs import engines
 from cemrl_jax.envs.groups import Groups
@@ -21,6 +22,7 @@ def problems(config: Any, num_devices: int) -> list[str]:
         or [
             *_choice_problems(config),
             *_range_problems(config),
+            *_packing_problems(config),
             *_device_problems(config, num_devices),
             *_replay_problems(config),
             *_segment_problems(config, num_devices),
@@ -65,6 +67,18 @@ def _range_problems(config: Any) -> list[str]:
         for rule, (holds, fields) in _RANGES.items()
         for field in fields
         if not holds(get_field(config, field))
+    ]
+
+
+def _packing_problems(config: Any) -> list[str]:
+    limits = {
+        "rollout.num_steps": packing.MAX_STEPS,
+        "env.num_train_tasks": packing.MAX_TASKS,
+    }
+    return [
+        f"{field}={value} must be at most {limit}, what the replay has bits for"
+        for field, limit in limits.items()
+        if (value := get_field(config, field)) > limit
     ]
 
 

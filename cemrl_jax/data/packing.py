@@ -24,6 +24,10 @@ from cemrl_jax.envs.base import Task
 
 MAX_STEPS = 1 << 16
 """Steps of a chunk at most: what the label of a row has bits for."""
+KIND_BITS, BASE_BITS, NUMBER_BITS = 6, 8, 18
+"""Of the word that says of which task a row is; numbers may be negative."""
+MAX_TASKS = 1 << NUMBER_BITS - 1
+"""Tasks of a pool at most: what that word has bits for."""
 TILE = 128
 """Words to a multiple of which a TPU pads a line."""
 PADDING = 0.15
@@ -74,9 +78,9 @@ class Format:
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """Words of observation, action, reward, spec; label, kind and base, number."""
+        """Words of observation, action, reward, spec; label; kind, base, number."""
         spec_size = int(np.prod(self.spec_shape))
-        return self.obs_size, self.action_size, 1, spec_size, 1, 1, 1
+        return self.obs_size, self.action_size, 1, spec_size, 1, 1
 
     @property
     def size(self) -> int:
@@ -185,8 +189,9 @@ def pack(chunk: Transition, form: Format) -> Array:
         _bits(chunk.reward)[..., None],
         _bits(task.spec).reshape(*chunk.step.shape, -1),
         word(chunk.step) << 16 | word(chunk.terminated),
-        word(task.kind) << 16 | word(task.base),
-        _bits(task.number)[..., None],
+        word(task.kind) << BASE_BITS + NUMBER_BITS
+        | word(task.base) << NUMBER_BITS
+        | word(task.number) & (1 << NUMBER_BITS) - 1,
     ]
     rows = jnp.take_along_axis(jnp.concatenate(plain, -1), source[..., None], -2)
     is_label = jnp.arange(form.size) == sum(form.parts[:4])
@@ -212,13 +217,13 @@ def unpack(rows: Array, form: Format) -> tuple[Transition, Array]:
     Returns:
       Transitions `[...]` whose `next_obs` is None, and where it is (see `Packed`).
     """
-    obs, action, reward, spec, label, kind, number = form.split(rows)
-    label, kind = label[..., 0], kind[..., 0]
+    obs, action, reward, spec, label, whose = form.split(rows)
+    label, whose = label[..., 0], whose[..., 0]
     task = Task(
-        kind=_integer(kind >> 16),
-        base=_integer(kind & 0xFFFF),
+        kind=_integer(whose >> BASE_BITS + NUMBER_BITS),
+        base=_integer(whose >> NUMBER_BITS & (1 << BASE_BITS) - 1),
         spec=_float(spec).reshape(*label.shape, *form.spec_shape),
-        number=_integer(number[..., 0]),
+        number=_number(whose),
         overrides={},
     )
     transitions = Transition(
@@ -237,7 +242,7 @@ def first_numbers(data: Packed) -> Array:
     """Returns the numbers `[C, E]` of the tasks that chunks begin with."""
     form = data.format
     words = data.lines[:: form.num_lines, form.size - 1]
-    return _integer(words).reshape(-1, data.num_envs)
+    return _number(words).reshape(-1, data.num_envs)
 
 
 def read(data: Packed, env: Array, index: Array, num_breaking: int) -> Transition:
@@ -318,6 +323,12 @@ def _kept(breaks: Array, count: Array, size: int) -> Array:
     """Returns how many of the first transitions of chunks have room."""
     fitting = (count - breaks < size - 1).sum(-1)
     return jnp.where(count[..., -1] < size, breaks.shape[-1], fitting)
+
+
+def _number(whose: Array) -> Array:
+    """Returns the numbers of tasks, with their sign."""
+    other = KIND_BITS + BASE_BITS
+    return _integer(whose << other) >> other
 
 
 def _bits(x: Array) -> Array:

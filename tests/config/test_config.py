@@ -139,6 +139,12 @@ def test_get_field_names_what_there_is_where_nothing_is_near():
         ("name", "", "name= must be not empty"),
         ("rollout__num_steps", -5, "rollout.num_steps=-5 must be at least 1"),
         ("rollout__num_envs", 0, "rollout.num_envs=0 must be at least 1"),
+        (
+            "env__num_train_tasks",
+            200_000,
+            "env.num_train_tasks=200000 must be at most 131072, what the replay has"
+            " bits for",
+        ),
         ("train__num_epochs", -1, "train.num_epochs=-1 must be at least 1"),
         ("train__num_updates", 0, "train.num_updates=0 must be at least 1"),
         ("train__validation_fold", 1, "train.validation_fold=1 must be at least 2"),
@@ -259,6 +265,15 @@ def test_get_field_names_what_there_is_where_nothing_is_near():
 )
 def test_rule_names_field_value_and_rule(path, value, problem):
     assert problems_of(tiny_config(**{path: value})) == [problem]
+
+
+def test_an_episode_may_be_as_long_as_the_replay_has_bits_for():
+    config = tiny_config(rollout__num_steps=65_536, replay__capacity=2_000_000)
+    config.validate(num_devices=8)
+    config.rollout.num_steps += 1
+    assert problems_of(config) == [
+        "rollout.num_steps=65537 must be at most 65536, what the replay has bits for"
+    ]
 
 
 def test_all_problems_are_reported_at_once():

@@ -235,24 +235,33 @@ def author_curves() -> dict[str, list[dict[str, Any]]]:
 def preset_of(run: RunFiles) -> str | None:
     """Returns the preset of the original's experiment that a run is of, if any.
 
-    Robot, tasks, schedule and the episode's length must be the same.
+    Robot, tasks, schedule and the episode's length must be the same; of several such
+    the one with as many classes, on which windows agree in the same way.
     """
     if not run.raw:
         return None
-    return next(
-        (name for name, key in _preset_keys().items() if key == _key(run.raw)), None
-    )
+    found = [
+        (name, raw) for name, raw in _preset_configs() if _key(raw) == _key(run.raw)
+    ]
+    same = [name for name, raw in found if _classes(raw) == _classes(run.raw)]
+    return next(iter([*same, *(name for name, _ in found)]), None)
 
 
 @functools.cache
-def _preset_keys() -> dict[str, str]:
-    keys = {}
-    for name in author_curves():
-        module = importlib.import_module(f"cemrl_jax.configs.{name}")
-        keys[name] = _key(
-            json.loads(json.dumps(config_lib.to_dict(module.get_config())))
-        )
-    return keys
+def _preset_configs() -> list[tuple[str, dict[str, Any]]]:
+    modules = {
+        name: importlib.import_module(f"cemrl_jax.configs.{name}")
+        for name in author_curves()
+    }
+    return [
+        (name, json.loads(json.dumps(config_lib.to_dict(module.get_config()))))
+        for name, module in modules.items()
+    ]
+
+
+def _classes(raw: dict[str, Any]) -> tuple[Any, Any]:
+    encoder = raw.get("encoder", {})
+    return encoder.get("num_classes"), encoder.get("merge")
 
 
 def _key(raw: dict[str, Any]) -> str:

@@ -153,14 +153,29 @@ def test_tasks_that_change_the_dynamics_have_a_report(context, monkeypatch, tmp_
     assert header.startswith('pool,base,"gain, mean multiplier",z1')
 
 
-def test_the_authors_runs_are_found_by_what_was_trained(tmp_path):
-    for name in ("quickstart", "ant_non_stationary_dir"):
-        (tmp_path / name).mkdir()
-        config_lib.save(preset(name), tmp_path / name / "config.json")
-    found = {run.directory.name: run for run in load.find_runs([tmp_path])}
-    assert load.preset_of(found["quickstart"]) == "cheetah_stationary_vel"
-    ant = load.preset_of(found["ant_non_stationary_dir"])
-    assert ant == "ant_non_stationary_dir"
+MULTI_TASK = "cheetah_stationary_multi_task"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("quickstart", "cheetah_stationary_vel"),
+        ("ant_non_stationary_dir", "ant_non_stationary_dir"),
+        ("fast_" + MULTI_TASK, MULTI_TASK),
+        (f"fast_{MULTI_TASK}_spare", MULTI_TASK + "_spare_class"),
+        (MULTI_TASK + "_two_classes", MULTI_TASK + "_two_classes"),
+        (MULTI_TASK + "_mlp", MULTI_TASK + "_mlp"),
+        ("cheetah_non_stationary_mass", None),
+    ],
+)
+def test_the_authors_runs_are_found_by_what_was_trained(name, expected, tmp_path):
+    config_lib.save(preset(name), tmp_path / "config.json")
+    (run,) = load.find_runs([tmp_path])
+    assert load.preset_of(run) == expected
+
+
+def test_the_authors_runs_count_under_their_protocol():
+    ant = "ant_non_stationary_dir"
     last = [run["test_return"][-1] for run in load.author_curves()[ant]]
     assert last == [28078.5, 26292.6, 29493.3]
     assert curves.authors_of(ant, "direction", "changing")

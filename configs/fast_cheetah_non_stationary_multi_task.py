@@ -2,13 +2,13 @@
 
 from cemrl_jax.config import Config
 from cemrl_jax.configs import cheetah_non_stationary_multi_task
-from cemrl_jax.configs.base import fast
+from cemrl_jax.configs.base import fast_classes
 
 
 def get_config() -> Config:
-    """`fast` of cheetah_non_stationary_multi_task."""
-    return fast(
+    """`fast_classes` of cheetah_non_stationary_multi_task."""
+    return fast_classes(
         cheetah_non_stationary_multi_task.get_config(),
-        num_epochs=300,
-        learning_rate=7e-4,
+        num_epochs=180,
+        steps_per_epoch=32_000,
     )

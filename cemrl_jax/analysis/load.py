@@ -240,23 +240,24 @@ def preset_of(run: RunFiles) -> str | None:
     """
     if not run.raw:
         return None
-    found = [
-        (name, raw) for name, raw in _preset_configs() if _key(raw) == _key(run.raw)
-    ]
-    same = [name for name, raw in found if _classes(raw) == _classes(run.raw)]
-    return next(iter([*same, *(name for name, _ in found)]), None)
+    key, classes = _key(run.raw), _classes(run.raw)
+    found = {
+        name: own == classes
+        for name, (other, own) in _presets().items()
+        if other == key
+    }
+    return max(found, key=found.__getitem__, default=None)
 
 
 @functools.cache
-def _preset_configs() -> list[tuple[str, dict[str, Any]]]:
-    modules = {
-        name: importlib.import_module(f"cemrl_jax.configs.{name}")
-        for name in author_curves()
-    }
-    return [
-        (name, json.loads(json.dumps(config_lib.to_dict(module.get_config()))))
-        for name, module in modules.items()
-    ]
+def _presets() -> dict[str, tuple[str, tuple[Any, Any]]]:
+    """Returns the authors' presets: name -> its `_key` and its `_classes`."""
+    found = {}
+    for name in author_curves():
+        module = importlib.import_module(f"cemrl_jax.configs.{name}")
+        raw = json.loads(json.dumps(config_lib.to_dict(module.get_config())))
+        found[name] = _key(raw), _classes(raw)
+    return found
 
 
 def _classes(raw: dict[str, Any]) -> tuple[Any, Any]:

@@ -239,10 +239,10 @@ def unpack(rows: Array, form: Format) -> tuple[Transition, Array]:
 
 
 def first_numbers(data: Packed) -> Array:
-    """Returns the numbers `[C, E]` of the tasks that chunks begin with."""
+    """Returns the numbers `[E, C]` of the tasks that chunks begin with."""
     form = data.format
     words = data.lines[:: form.num_lines, form.size - 1]
-    return _number(words).reshape(-1, data.num_envs)
+    return _number(words).reshape(-1, data.num_envs).T
 
 
 def read(data: Packed, env: Array, index: Array, num_breaking: int) -> Transition:

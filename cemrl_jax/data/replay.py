@@ -172,8 +172,8 @@ def draw_of_task(state: ReplayState, key: Array, place: Place) -> Place:
     """
     (env, index), num_steps = place, state.data.num_steps
     key_chunk, key_step = jax.random.split(key)
-    numbers = packing.first_numbers(state.data).T
-    num_chunks = state.data.num_chunks
+    numbers = packing.first_numbers(state.data)
+    num_chunks = numbers.shape[1]
     filled = jnp.arange(num_chunks) < state.size // num_steps
     flat = jnp.where(filled, numbers, jnp.iinfo(numbers.dtype).max).reshape(-1)
     by_number = jnp.argsort(flat)

@@ -24,10 +24,16 @@ from cemrl_jax.envs.base import Task
 
 MAX_STEPS = 1 << 16
 """Steps of a chunk at most: what the label of a row has bits for."""
-KIND_BITS, BASE_BITS, NUMBER_BITS = 6, 8, 18
+KIND_BITS, BASE_BITS, NUMBER_BITS = 8, 7, 17
 """Of the word that says of which task a row is; numbers may be negative."""
 MAX_TASKS = 1 << NUMBER_BITS - 1
 """Tasks of a pool at most: what that word has bits for."""
+LARGEST = {
+    "kind": (1 << KIND_BITS) - 1,
+    "base": (1 << BASE_BITS) - 1,
+    "number": MAX_TASKS - 1,
+}
+"""Field of a task -> the largest value that a row keeps."""
 TILE = 128
 """Words to a multiple of which a TPU pads a line."""
 PADDING = 0.15

@@ -141,8 +141,8 @@ def test_get_field_names_what_there_is_where_nothing_is_near():
         ("rollout__num_envs", 0, "rollout.num_envs=0 must be at least 1"),
         (
             "env__num_train_tasks",
-            200_000,
-            "env.num_train_tasks=200000 must be at most 131072, what the replay has"
+            70_000,
+            "env.num_train_tasks=70000 must be at most 65536, what the replay has"
             " bits for",
         ),
         ("train__num_epochs", -1, "train.num_epochs=-1 must be at least 1"),

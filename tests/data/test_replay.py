@@ -5,10 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import connected, held, random_transitions
+from helpers import PRESETS, connected, held, preset, random_transitions
 
+from cemrl_jax.config import ConfigError
 from cemrl_jax.data import packing, replay
 from cemrl_jax.data.types import ReplayState, Transition
+from cemrl_jax.training.run import make_pools
 
 NUM_ENVS = 3
 
@@ -77,9 +79,11 @@ def test_what_comes_out_is_what_went_in_to_the_last_bit():
     rows = random_transitions(0, NUM_ENVS, 2, 5, steps=np.arange(5))
     rows.reward[0, 0, :3] = [np.nan, -0.0, 1e-42]
     task = rows.task.replace(
-        kind=np.int32(rows.reward > 0) * 63,
-        base=np.int32(rows.reward < 0) * 255,
-        number=np.where(rows.reward > 1, -1, packing.MAX_TASKS - 1).astype(np.int32),
+        kind=np.int32(rows.reward > 0) * packing.LARGEST["kind"],
+        base=np.int32(rows.reward < 0) * packing.LARGEST["base"],
+        number=np.where(rows.reward > 1, -1, packing.LARGEST["number"]).astype(
+            np.int32
+        ),
     )
     falls = np.float32(rows.reward > 0.5)
     rows = connected(rows.replace(task=task, terminated=falls))
@@ -87,6 +91,23 @@ def test_what_comes_out_is_what_went_in_to_the_last_bit():
     flat = jax.tree.map(lambda x: x.reshape(NUM_ENVS, 10, *x.shape[3:]), rows)
     for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(flat), strict=True):
         assert (ours.dtype, ours.tobytes()) == (theirs.dtype, theirs.tobytes())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_tasks_of_every_preset_come_out_as_they_went_in(name):
+    config = preset(name)
+    tasks = make_pools(config)["train"].replace(overrides={})
+    some = np.arange(20).reshape(1, 1, -1) % len(tasks.kind)
+    few = jax.tree.map(lambda leaf: np.asarray(leaf)[some], tasks)
+    rows = random_transitions(0, 1, 1, 20, steps=np.arange(20)).replace(task=few)
+    got = held(replay.full(connected(rows))).task
+    jax.tree.map(np.testing.assert_array_equal, got, jax.tree.map(lambda x: x[0], few))
+
+
+def test_tasks_that_a_replay_has_no_bits_for_are_refused(monkeypatch):
+    monkeypatch.setitem(packing.LARGEST, "kind", 99)
+    with pytest.raises(ConfigError, match="kind 100, which must be at most 99"):
+        make_pools(preset("ml1_reach"))
 
 
 def test_a_replay_has_chunks_of_one_length():

@@ -9,8 +9,8 @@ import jax
 
 from cemrl_jax import config as config_lib
 from cemrl_jax.agents.algorithms import make_algorithm
-from cemrl_jax.config import Config, ConfigError
-from cemrl_jax.data import packing, task_pools
+from cemrl_jax.config import Config
+from cemrl_jax.data import task_pools
 from cemrl_jax.envs import Task
 from cemrl_jax.training import state
 from cemrl_jax.training.keys import Keys
@@ -22,9 +22,6 @@ def make_pools(config: Config) -> dict[str, Task]:
     "validation" is what the best checkpoint is chosen on, "test" what is reported.
     There is a pool "extrapolate", outside the range of the others, where the task
     distribution has one.
-
-    Raises:
-      ConfigError: tasks to train on have a kind or base that a replay has no bits for.
     """
     keys, task = Keys.of(config.seed), config.env.make().distribution
     num_test = config.env.num_test_tasks
@@ -33,12 +30,6 @@ def make_pools(config: Config) -> dict[str, Task]:
         "test": task.sample(keys.test_tasks, num_test),
         "validation": task.sample(keys.validation_tasks, num_test),
     }
-    for field, largest in packing.LARGEST.items():
-        if (found := int(getattr(pools["train"], field).max())) > largest:
-            raise ConfigError(
-                f"env.task has tasks of {field} {found}, which must be at most"
-                f" {largest}, what the replay has bits for"
-            )
     extrapolate = getattr(task, "extrapolate", None)
     if extrapolate is not None:
         with contextlib.suppress(ValueError):  # nothing is outside of the range

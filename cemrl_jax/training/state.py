@@ -13,8 +13,8 @@ from flax import struct
 from jax import Array
 
 from cemrl_jax.agents.algorithms import make_algorithm
-from cemrl_jax.config import Config
-from cemrl_jax.data import replay
+from cemrl_jax.config import Config, ConfigError
+from cemrl_jax.data import packing, replay
 from cemrl_jax.data.types import Transition, WorkerState
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.runtime import parallel
@@ -88,7 +88,18 @@ def initial(
 def initial_worker(
     config: Config, numbers: Sequence[int], pools: Sequence[Task]
 ) -> WorkerState:
-    """Returns the workers `[D, ...]` of `initial`, their replays empty."""
+    """Returns the workers `[D, ...]` of `initial`, their replays empty.
+
+    Raises:
+      ConfigError: tasks have a kind, base or number that a replay has no bits for.
+    """
+    for field, largest in packing.LARGEST.items():
+        most = max(int(getattr(pool, field).max()) for pool in pools)
+        if most > largest:
+            raise ConfigError(
+                f"env.task has tasks of {field} {most}, which must be at most"
+                f" {largest}, what the replay has bits for"
+            )
     num_seeds, num_devices = len(numbers), parallel.num_devices()
     keys = [
         parallel.split_keys(Keys.of(number).workers, num_devices) for number in numbers

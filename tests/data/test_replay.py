@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from helpers import PRESETS, connected, held, preset, random_transitions
 
-from cemrl_jax.config import ConfigError
 from cemrl_jax.data import packing, replay
 from cemrl_jax.data.types import ReplayState, Transition
 from cemrl_jax.training.run import make_pools
@@ -102,12 +101,6 @@ def test_the_tasks_of_every_preset_come_out_as_they_went_in(name):
     rows = random_transitions(0, 1, 1, 20, steps=np.arange(20)).replace(task=few)
     got = held(replay.full(connected(rows))).task
     jax.tree.map(np.testing.assert_array_equal, got, jax.tree.map(lambda x: x[0], few))
-
-
-def test_tasks_that_a_replay_has_no_bits_for_are_refused(monkeypatch):
-    monkeypatch.setitem(packing.LARGEST, "kind", 99)
-    with pytest.raises(ConfigError, match="kind 100, which must be at most 99"):
-        make_pools(preset("ml1_reach"))
 
 
 def test_a_replay_has_chunks_of_one_length():

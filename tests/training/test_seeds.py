@@ -15,6 +15,7 @@ from cemrl_jax.agents.cemrl import phases
 from cemrl_jax.analysis.restore import restore
 from cemrl_jax.commands import train as command
 from cemrl_jax.config import ConfigError
+from cemrl_jax.data import packing
 from cemrl_jax.training import loop, resume
 from cemrl_jax.training.checkpoint import Checkpoints
 from cemrl_jax.training.storage import FAILED
@@ -209,3 +210,12 @@ def test_a_seed_that_failed_stays_out_of_the_group(monkeypatch, tmp_path, capsys
     (folders[1] / FAILED / "3").mkdir(parents=True)
     assert command.sound(folders) == [folders[0], folders[2]]
     assert f"{folders[1]} failed at epoch 3" in capsys.readouterr().err
+
+
+def test_tasks_that_a_replay_has_no_bits_for_are_refused(monkeypatch, tmp_path):
+    """Before anything is written."""
+    monkeypatch.setitem(packing.LARGEST, "number", 6)
+    config = tiny_config(output_dir=str(tmp_path))  # eight tasks
+    with pytest.raises(ConfigError, match="number 7, which must be at most 6"):
+        train(config, 1)
+    assert not list(tmp_path.iterdir())

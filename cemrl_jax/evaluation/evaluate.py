@@ -166,10 +166,10 @@ def run_plan(
     )
 
 
-def score(env: NonStationaryEnv, episodes: Episodes) -> Scores:
-    """Returns what is kept of episodes."""
+def score(env: NonStationaryEnv, plan: Plan, episodes: Episodes) -> Scores:
+    """Returns what is kept of the episodes of a plan."""
     counts = tally(episodes, len(env.base_names))
-    return Scores(returns(episodes.transitions), trace(episodes), counts)
+    return Scores(returns(episodes.transitions), trace(episodes, plan.pool), counts)
 
 
 def make_evaluate(
@@ -197,7 +197,7 @@ def make_evaluate(
         in_turn = isinstance(env, Groups)
         plan, rows = make_plan(pools, env.schedule, num_episodes, cases, in_turn)
         episodes = run_plan(env, make_policy, num_steps, learner, plan, key)
-        scores = score(env, episodes)
+        scores = score(env, plan, episodes)
         return Evaluation(
             returns=rows.split(scores.returns),
             transitions=rows.split(episodes.transitions),
@@ -214,7 +214,9 @@ def make_scores(
     """Returns `evaluate(learner, (plan, key))`, which gives scores `[N]` only."""
 
     def evaluate(learner: Any, part: tuple[Plan, Array]) -> Scores:
-        return score(env, run_plan(env, make_policy, num_steps, learner, *part))
+        plan, key = part
+        episodes = run_plan(env, make_policy, num_steps, learner, plan, key)
+        return score(env, plan, episodes)
 
     return evaluate
 

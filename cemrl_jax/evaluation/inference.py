@@ -1,11 +1,13 @@
 """How well an evaluated policy infers tasks, and recovers from their changes."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
 
 from cemrl_jax.data.rollout import Episodes, task_changes
+from cemrl_jax.envs import Task
 from cemrl_jax.evaluation.cases import Case
 from cemrl_jax.evaluation.statistics import (
     class_accuracy,
@@ -27,7 +29,7 @@ class Trace(struct.PyTreeNode):
       z: `[N, L, Z]` the task that the step acted on.
       inferred: int32 the class, -1 for none.
       base: int32 the true base task.
-      spec: `[N, L, S]` the true parameters of its reward.
+      parameters: `[N, L, P]` the true ones of its reward, then of its physics.
       changed: bool, the step is the first of another task.
       alive: bool, the robot had not fallen before the step.
     """
@@ -36,13 +38,18 @@ class Trace(struct.PyTreeNode):
     z: Array
     inferred: Array
     base: Array
-    spec: Array
+    parameters: Array
     changed: Array
     alive: Array
 
 
-def trace(episodes: Episodes) -> Trace:
-    """Returns the trace of episodes that hold beliefs."""
+def trace(episodes: Episodes, pool: Task) -> Trace:
+    """Returns the trace of episodes that hold beliefs.
+
+    Args:
+      episodes: `[N, L]`.
+      pool: `[N, M]` the tasks that those of each episode are from.
+    """
     data, task = episodes.transitions, episodes.transitions.task
     fallen = jnp.cumsum(data.terminated, 1) - data.terminated
     assert episodes.belief is not None
@@ -51,10 +58,19 @@ def trace(episodes: Episodes) -> Trace:
         z=episodes.belief.z,
         inferred=episodes.belief.inferred,
         base=task.base,
-        spec=task.spec.reshape(*task.base.shape, -1),
+        parameters=_parameters(task, pool),
         changed=task_changes(task),
         alive=fallen == 0,
     )
+
+
+def _parameters(task: Task, pool: Task) -> Array:
+    """Returns the numbers of tasks `[N, L]`; episodes hold no physics, pools do."""
+    of_number = jax.vmap(lambda leaf, number: leaf[number])
+    physics = [of_number(leaf, task.number) for leaf in jax.tree.leaves(pool.overrides)]
+    shape = task.base.shape
+    parts = [leaf.reshape(*shape, -1) for leaf in (task.spec, *physics)]
+    return jnp.concatenate(parts, -1)
 
 
 def metrics(seen: Trace, window: int, num_classes: int) -> dict[str, float]:
@@ -73,8 +89,8 @@ def metrics(seen: Trace, window: int, num_classes: int) -> dict[str, float]:
     inferred, base = np.asarray(seen.inferred), np.asarray(seen.base)
     mask = settled(np.asarray(seen.changed), np.asarray(seen.alive), window)
     if num_classes == 1 and mask.any():
-        z, spec = np.asarray(seen.z)[mask], np.asarray(seen.spec)[mask]
-        shares = [r_squared(z, column) for column in spec.T]
+        z, parameters = (np.asarray(part)[mask] for part in (seen.z, seen.parameters))
+        shares = [r_squared(z, column) for column in parameters.T]
         if np.isfinite(shares).any():
             result["inference/task_r2"] = float(np.nanmean(shares))
     mask &= inferred >= 0

@@ -165,7 +165,7 @@ def r_squared(z: np.ndarray, target: np.ndarray) -> float:
     """
     target = np.asarray(target, np.float64)
     spread = np.square(target - target.mean()).sum()
-    if spread == 0 or len(target) < z.shape[-1] + 2 or not np.isfinite(z).all():
+    if np.ptp(target) == 0 or len(target) < z.shape[-1] + 2 or not np.isfinite(z).all():
         return float("nan")
     inputs = np.column_stack([np.asarray(z, np.float64), np.ones(len(target))])
     fit, *_ = np.linalg.lstsq(inputs, target, rcond=None)

@@ -10,7 +10,7 @@ from cemrl_jax.agents.cemrl.agent import ContextPolicy
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.envs.robots import Point
 from cemrl_jax.envs.schedules import Stationary, Timed
-from cemrl_jax.envs.tasks import Velocity
+from cemrl_jax.envs.tasks import Dynamics, Velocity
 from cemrl_jax.evaluation import cases
 from cemrl_jax.evaluation.cases import CASES, EXTRAPOLATION
 from cemrl_jax.evaluation.evaluate import evaluation_pools, make_evaluate
@@ -49,6 +49,25 @@ def test_the_best_checkpoint_is_chosen_on_validation_tasks_as_in_training(
     assert first.metric == f"validation/{protocol}_deterministic_return"
     assert second.metric == f"test/{protocol}_deterministic_return"
     assert {first, *CASES} == set(cases.complete(schedule))
+
+
+def test_a_trace_has_the_physics_of_its_task():
+    """Tasks of an evaluation change, and its episodes hold their numbers only."""
+    tasks: Any = Dynamics(parameters=("gain",), bases=(1.5,)).bind(Point())
+    env = NonStationaryEnv(Point(), tasks, Timed(min_steps=3, probability=1.0))
+    pools = {
+        name: tasks.sample(jax.random.key(number), NUM_TASKS)
+        for number, name in enumerate(("train", "test"))
+    }
+    agent, learner = tiny_agent()
+    evaluate = jax.jit(make_evaluate(env, agent.policy, NUM_STEPS, NUM_EPISODES))
+    result = jax.device_get(evaluate(with_noise(learner), pools, jax.random.key(0)))
+    for case in CASES:
+        number = result.transitions[case.metric].task.number
+        gain = np.asarray(pools[case.pool].overrides["gain"])[number]
+        seen = result.traces[case.metric].parameters
+        assert len(np.unique(seen)) >= NUM_TASKS
+        np.testing.assert_array_equal(seen[..., -1], gain.reshape(number.shape))
 
 
 def test_training_does_not_evaluate_extrapolation():

@@ -20,7 +20,7 @@ def a_trace(delay: int = 4, **changes: Any) -> Any:
         z=3.0 * known[..., None],
         inferred=known,
         base=(steps >= CHANGE).astype(np.int32),
-        spec=np.stack([1.0 + (steps >= CHANGE), np.ones((2, LENGTH))], -1),
+        parameters=np.stack([1.0 + (steps >= CHANGE), np.ones((2, LENGTH))], -1),
         changed=steps == CHANGE,
         alive=np.ones_like(steps, bool),
     )
@@ -48,7 +48,7 @@ def test_what_is_not_defined_is_left_out():
     still = a_trace(changed=np.zeros((2, LENGTH), bool))
     assert set(metrics(still, WINDOW, num_classes=2)) == {"inference/class_accuracy"}
     assert set(metrics(still, WINDOW, num_classes=1)) == {"inference/task_r2"}
-    constant = still.replace(spec=np.ones((2, LENGTH, 1)))
+    constant = still.replace(parameters=np.ones((2, LENGTH, 1)))
     assert metrics(constant, WINDOW, num_classes=1) == {}
     without = still.replace(inferred=np.full((2, LENGTH), -1))
     assert metrics(without, WINDOW, num_classes=2) == {}
@@ -57,7 +57,7 @@ def test_what_is_not_defined_is_left_out():
 def test_with_one_class_the_task_is_read_from_z_by_a_linear_map():
     assert metrics(a_trace(), WINDOW, num_classes=1)["inference/task_r2"] == 1
     goal = np.broadcast_to(np.linspace(0, 2, LENGTH), (2, LENGTH))[..., None]
-    folded = a_trace(spec=goal, z=np.abs(goal - 1))
+    folded = a_trace(parameters=goal, z=np.abs(goal - 1))
     assert metrics(folded, WINDOW, num_classes=1)["inference/task_r2"] < 0.1
 
 

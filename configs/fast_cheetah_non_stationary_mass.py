@@ -2,11 +2,13 @@
 
 from cemrl_jax.config import Config
 from cemrl_jax.configs import cheetah_non_stationary_mass
-from cemrl_jax.configs.base import fast
+from cemrl_jax.configs.base import fast, find_gait
 
 
 def get_config() -> Config:
-    """`fast` of cheetah_non_stationary_mass."""
-    return fast(
-        cheetah_non_stationary_mass.get_config(), num_epochs=200, learning_rate=7e-4
+    """`fast` and `find_gait` of cheetah_non_stationary_mass."""
+    return find_gait(
+        fast(
+            cheetah_non_stationary_mass.get_config(), num_epochs=200, learning_rate=7e-4
+        )
     )

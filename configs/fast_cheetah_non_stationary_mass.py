@@ -9,6 +9,6 @@ def get_config() -> Config:
     """`fast` and `find_gait` of cheetah_non_stationary_mass."""
     return find_gait(
         fast(
-            cheetah_non_stationary_mass.get_config(), num_epochs=200, learning_rate=7e-4
+            cheetah_non_stationary_mass.get_config(), num_epochs=120, learning_rate=7e-4
         )
     )

@@ -202,3 +202,17 @@ def task_changes(task: Task) -> Array:
     marks = jnp.concatenate([spec, *(mark[..., None] for mark in marks)], -1)
     changed = (marks[:, 1:] != marks[:, :-1]).any(-1)
     return jnp.pad(changed, ((0, 0), (1, 0)))
+
+
+def with_physics(task: Task, pool: Task) -> Task:
+    """Returns tasks of transitions with the overrides that their numbers have.
+
+    Transitions do not hold overrides. A family that has some draws from its pool, so
+    each of its tasks has a number there.
+
+    Args:
+      task: `[*shape]` tasks without overrides.
+      pool: `[N]` the tasks that they were drawn from.
+    """
+    overrides = jax.tree.map(lambda leaf: leaf[task.number], pool.overrides)
+    return task.replace(overrides=overrides)

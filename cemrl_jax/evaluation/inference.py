@@ -6,7 +6,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from cemrl_jax.data.rollout import Episodes, task_changes
+from cemrl_jax.data.rollout import Episodes, task_changes, with_physics
 from cemrl_jax.envs import Task
 from cemrl_jax.evaluation.cases import Case
 from cemrl_jax.evaluation.statistics import (
@@ -65,11 +65,9 @@ def trace(episodes: Episodes, pool: Task) -> Trace:
 
 
 def _parameters(task: Task, pool: Task) -> Array:
-    """Returns the numbers of tasks `[N, L]`; episodes hold no physics, pools do."""
-    of_number = jax.vmap(lambda leaf, number: leaf[number])
-    physics = [of_number(leaf, task.number) for leaf in jax.tree.leaves(pool.overrides)]
-    shape = task.base.shape
-    parts = [leaf.reshape(*shape, -1) for leaf in (task.spec, *physics)]
+    """Returns the numbers `[N, L, P]` that tasks `[N, L]` of pools `[N, M]` have."""
+    physics = jax.tree.leaves(jax.vmap(with_physics)(task, pool).overrides)
+    parts = [leaf.reshape(*task.base.shape, -1) for leaf in (task.spec, *physics)]
     return jnp.concatenate(parts, -1)
 
 

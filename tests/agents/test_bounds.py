@@ -6,9 +6,9 @@ from helpers import read_rows, run_training, tiny_config, use_devices
 
 import cemrl_jax
 from cemrl_jax.agents.cemrl.agent import agent_for
-from cemrl_jax.agents.cemrl.bounds import Blind, Oracle, with_physics
+from cemrl_jax.agents.cemrl.bounds import Blind, Oracle
 from cemrl_jax.config import ConfigError
-from cemrl_jax.data.rollout import rollout
+from cemrl_jax.data.rollout import rollout, with_physics
 from cemrl_jax.envs import NonStationaryEnv
 from cemrl_jax.envs.robots import Ant, HalfCheetah, Point
 from cemrl_jax.envs.schedules import Timed

@@ -117,17 +117,3 @@ CONTEXTS: dict[str, Callable[[int, NonStationaryEnv], Bound | None]] = {
     "blind": lambda latent_size, env: Blind(latent_size),
 }
 """What the policy sees of the task -> what it is told; None where it infers."""
-
-
-def with_physics(task: Task, pool: Task) -> Task:
-    """Returns tasks of a replay with the overrides that their numbers have in a pool.
-
-    The replay does not hold overrides. A family that has some draws from its pool, so
-    each of its tasks has a number there.
-
-    Args:
-      task: `[B]` tasks without overrides.
-      pool: `[N]` the tasks that they were drawn from.
-    """
-    overrides = jax.tree.map(lambda leaf: leaf[task.number], pool.overrides)
-    return task.replace(overrides=overrides)

@@ -14,12 +14,17 @@ from jax import Array
 from cemrl_jax.agents.base import Phase
 from cemrl_jax.agents.cemrl import losses
 from cemrl_jax.agents.cemrl.agent import Agent, Noise, PolicyNoise
-from cemrl_jax.agents.cemrl.bounds import Bound, with_physics
+from cemrl_jax.agents.cemrl.bounds import Bound
 from cemrl_jax.agents.cemrl.types import TRAINED, Batch, LearnerState
 from cemrl_jax.config import Config
 from cemrl_jax.data import groups, normalizer, replay, success
 from cemrl_jax.data.replay import Place
-from cemrl_jax.data.rollout import BREAKDOWN, sound_returns, without_broken
+from cemrl_jax.data.rollout import (
+    BREAKDOWN,
+    sound_returns,
+    with_physics,
+    without_broken,
+)
 from cemrl_jax.data.types import (
     Metrics,
     Params,

@@ -228,7 +228,8 @@ def _flatten(geom: Any) -> None:
 def _add_prism(spec: mujoco.MjSpec, cylinder: Any, margin: float) -> str:
     """Adds a prism without mass in place of a cylinder; returns its name.
 
-    Its base has the area of the circle, and it is larger by a margin all around.
+    Its base has the area of the circle, and it is larger by a margin all around. A
+    cylinder that is turned has its quaternion or, in place of it, angles.
     """
     name = f"{cylinder.name} prism {margin}"
     if spec.geom(name) is not None:
@@ -239,7 +240,7 @@ def _add_prism(spec: mujoco.MjSpec, cylinder: Any, margin: float) -> str:
     circle = radius * np.stack([np.cos(angle), np.sin(angle)], 1)
     ends = [np.column_stack([circle, np.full(SIDES, z)]) for z in (-half, half)]
     spec.add_mesh(name=name, uservert=np.concatenate(ends).ravel())
-    cylinder.parent.add_geom(
+    prism = cylinder.parent.add_geom(
         name=name,
         type=mujoco.mjtGeom.mjGEOM_MESH,
         meshname=name,
@@ -250,4 +251,5 @@ def _add_prism(spec: mujoco.MjSpec, cylinder: Any, margin: float) -> str:
         conaffinity=0,
         group=3,
     )
+    prism.alt.type, prism.alt.euler = cylinder.alt.type, cylinder.alt.euler
     return name

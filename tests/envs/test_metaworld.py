@@ -81,6 +81,32 @@ def test_what_mjx_needs_leaves_masses_and_derived_constants(structure):
     assert not mjx.geom_contype.any()
 
 
+def frame(model, geom):
+    """Position and rotation matrix of a geom in its body."""
+    matrix = np.zeros(9)
+    mujoco.mju_quat2Mat(matrix, model.geom_quat[geom])
+    return model.geom_pos[geom], matrix.reshape(3, 3)
+
+
+@pytest.mark.parametrize("structure", models.STRUCTURES, ids=lambda x: x.names[0])
+def test_a_prism_stands_where_its_cylinder_does(structure):
+    file = models.SawyerFile(structure.file, 5, 4, 8, ())
+    model = file.compile(file.edit_for_mjx)
+    names = [model.geom(geom).name for geom in range(model.ngeom)]
+    for prism in [name for name in names if " prism " in name]:
+        cylinder, margin = prism.split(" prism ")
+        (place, turn), (origin, axes) = (
+            frame(model, model.geom(name).id) for name in (prism, cylinder)
+        )
+        mesh = model.mesh(model.geom(prism).dataid[0])
+        first = mesh.vertadr[0]
+        corners = model.mesh_vert[first : first + mesh.vertnum[0]]
+        x, y, z = axes.T @ (place + corners @ turn.T - origin).T
+        radius, half = model.geom(cylinder).size[:2] + float(margin)
+        np.testing.assert_allclose(np.abs(z), half, atol=1e-6)
+        np.testing.assert_allclose(np.hypot(x, y), radius, rtol=0.03)
+
+
 def test_a_change_brings_another_target_and_moves_nothing():
     env = environment(("reach", "push"), schedule=Sequence((1,), (1,)))
     pool = env.distribution.sample(jax.random.key(0), 2)

@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 from jax import Array
 
-from cemrl_jax.envs.engines import cones, dynamics, kinematics, tree
+from cemrl_jax.envs.engines import collisions, cones, dynamics, kinematics, tree
 from cemrl_jax.envs.engines.base import ModelFile, PhysicsState, Simulator
 
 with contextlib.redirect_stdout(io.StringIO()):  # prints that Warp is missing
@@ -84,7 +84,7 @@ class MjxSimulator(Simulator):
         return model.tree_replace(dict(overrides)) if overrides else model
 
     def _data(self, state: PhysicsState) -> mjx.Data:
-        data = mjx.make_data(self.mjx_model).replace(
+        data = _make_data(self.mjx_model).replace(
             qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.warmstart
         )
         return data if state.mocap is None else data.replace(mocap_pos=state.mocap)
@@ -135,9 +135,20 @@ def _forward(model: Any, data: Any) -> Any:
     return mjx.solve(model, data)
 
 
+def _make_data(model: Any) -> Any:
+    data = mjx.make_data(model)
+    return collisions.fit(model, data) if collisions.handles(model) else data
+
+
+def _collide(model: Any, data: Any) -> Any:
+    if collisions.handles(model):
+        return collisions.collide(model, data)
+    return mjx.collision(model, data)
+
+
 _AFTER_PLACES = (
     *(mjx.com_pos, mjx.camlight, mjx.tendon, mjx.crb, mjx.tendon_armature),
-    *(mjx.factor_m, mjx.collision, mjx.make_constraint, mjx.transmission),
+    *(mjx.factor_m, _collide, mjx.make_constraint, mjx.transmission),
     *(mjx.fwd_velocity, mjx.fwd_actuation, mjx.fwd_acceleration),
 )
 

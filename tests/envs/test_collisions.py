@@ -1,0 +1,45 @@
+"""How many points hold a pair of shapes, on MJX as on C MuJoCo."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cemrl_jax.envs.engines import ModelFile, mjx, mujoco
+
+PRESS = """
+<mujoco>
+  <option cone="elliptic" timestep="0.0025"><flag multiccd="{multiccd}"/></option>
+  <asset>
+    <mesh name="post" vertex="1 0 0  .5 .9 0  -.5 .9 0  -1 0 0  -.5 -.9 0  .5 -.9 0
+      1 0 1  .5 .9 1  -.5 .9 1  -1 0 1  -.5 -.9 1  .5 -.9 1" scale=".1 .1 .1"/>
+  </asset>
+  <worldbody>
+    <geom type="plane" size="1 1 1"/>
+    <geom type="mesh" mesh="post" pos="0 0 .05"/>
+    <body pos="0 0 .15">
+      <joint name="press" type="slide" axis="0 0 1"/>
+      <geom type="box" size=".05 .05 .05" euler="0 0 20" mass="1"/>
+    </body>
+  </worldbody>
+  <actuator><motor joint="press" gear="100"/></actuator>
+</mujoco>
+"""
+
+
+def depths(engine, file):
+    """How deep a box is pressed into a post, m, after each of some control steps."""
+    simulator = engine.load(file)
+    states = [simulator.start(jnp.full(1, 0.06), jnp.zeros(1))]
+    step = jax.jit(lambda state: simulator.step(state, -jnp.ones(1), {}))
+    for _ in range(20):
+        states.append(step(states[-1]))
+    return np.array([state.qpos[0] for state in states])
+
+
+@pytest.mark.parametrize("multiccd", ["enable", "disable"])
+def test_a_box_is_pressed_into_a_mesh_as_deep_as_in_c(multiccd, tmp_path):
+    path = tmp_path / "press.xml"
+    path.write_text(PRESS.format(multiccd=multiccd))
+    file = ModelFile(str(path), 5, 8, 8, ())
+    np.testing.assert_allclose(depths(mjx, file), depths(mujoco, file), atol=1e-6)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cemrl_jax.envs.engines import ModelFile, mjx, mujoco
+from cemrl_jax.envs.engines import ModelFile, collisions, mjx, mujoco
 
 PRESS = """
 <mujoco>
@@ -17,6 +17,7 @@ PRESS = """
   <worldbody>
     <geom type="plane" size="1 1 1"/>
     <geom type="mesh" mesh="post" pos="0 0 .05"/>
+    {elsewhere}
     <body pos="0 0 .15">
       <joint name="press" type="slide" axis="0 0 1"/>
       <geom type="box" size=".05 .05 .05" euler="0 0 20" mass="1"/>
@@ -37,9 +38,16 @@ def depths(engine, file):
     return np.array([state.qpos[0] for state in states])
 
 
-@pytest.mark.parametrize("multiccd", ["enable", "disable"])
-def test_a_box_is_pressed_into_a_mesh_as_deep_as_in_c(multiccd, tmp_path):
+@pytest.mark.parametrize(
+    ("multiccd", "num_elsewhere"), [("enable", 0), ("disable", 0), ("disable", 20)]
+)
+def test_a_box_is_pressed_into_a_mesh_as_deep_as_in_c(
+    multiccd, num_elsewhere, tmp_path
+):
+    """Also where points of pairs that do not touch are more than the solver gets."""
+    assert num_elsewhere in (0, collisions.MOST // 4 + 4)
+    boxes = '<geom type="box" size=".1 .1 .1" pos="1 0 .2"/>' * num_elsewhere
     path = tmp_path / "press.xml"
-    path.write_text(PRESS.format(multiccd=multiccd))
+    path.write_text(PRESS.format(multiccd=multiccd, elsewhere=boxes))
     file = ModelFile(str(path), 5, 8, 8, ())
     np.testing.assert_allclose(depths(mjx, file), depths(mujoco, file), atol=1e-6)

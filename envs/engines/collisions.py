@@ -25,8 +25,8 @@ with contextlib.redirect_stdout(io.StringIO()):  # prints that Warp is missing
     from mujoco.mjx._src import collision_driver
 
 MOST = 64
-"""Contacts with as many rows each that the solver is given, at most. Recorded steps of
-Meta-World's tasks have up to 61 points that touch."""
+"""Contacts with as many rows each that the solver is given, at most. In recorded steps
+of Meta-World's tasks the pairs that touch have up to 61 points."""
 ROWS = (
     *("efc_J", "efc_D", "efc_aref", "efc_pos", "efc_margin"),
     *("efc_frictionloss", "efc_force", "efc_type"),

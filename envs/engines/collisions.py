@@ -1,17 +1,19 @@
-"""The contacts that matter, where MJX would give the solver many more.
+"""The contacts that matter, where MJX would find many more and take its time.
 
 MJX ignores the flag `multiccd`: it finds up to four points where a mesh meets a box or
 another mesh. C MuJoCo finds the deepest alone if the flag is off, and four in its place
-push a hand that presses a button 8 mm too far. MJX also keeps a row for each point of
-each pair that might touch. Few do at a time, so the solver is given the deepest.
+push a hand that presses a button 8 mm too far. So `hulls` finds that one. MJX also
+keeps rows for each point of each pair that might touch. Few do at a time, so the solver
+is given the deepest.
 """
 
 # mujoco comes without type stubs:
 # pyright: reportAttributeAccessIssue=false
 
 import contextlib
+import functools
 import io
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +21,10 @@ import mujoco
 import numpy as np
 from jax import Array
 
-from cemrl_jax.envs.engines import cones
+from cemrl_jax.envs.engines import cones, hulls
 
 with contextlib.redirect_stdout(io.StringIO()):  # prints that Warp is missing
-    from mujoco.mjx._src import collision_driver
+    from mujoco.mjx._src import collision_driver, collision_types, math, mesh
 
 MOST = 64
 """Contacts with as many rows each that the solver is given, at most. In recorded steps
@@ -32,28 +34,10 @@ ROWS = (
     *("efc_frictionloss", "efc_force", "efc_type"),
 )
 """Fields of MJX's data that have an entry for each constraint row."""
-
-
-class _Pairs(NamedTuple):
-    """Pairs of geoms that MJX treats alike.
-
-    Attributes:
-      points: `[P, points]` the places of their contacts among MJX's.
-      one: of the points of a pair only the deepest counts.
-    """
-
-    points: np.ndarray
-    one: bool
-
-    @property
-    def num_contacts(self) -> int:
-        return len(self.points) if self.one else self.points.size
-
-    def places(self, dist: Array) -> Array | np.ndarray:
-        """Returns the places of those that count, given the distances of all."""
-        if not self.one:
-            return self.points.reshape(-1)
-        return self.points[:, 0] + jnp.argmin(dist[self.points], axis=1)
+BOX, MESH = int(mujoco.mjtGeom.mjGEOM_BOX), int(mujoco.mjtGeom.mjGEOM_MESH)
+_Found = tuple[Array, Array, Array]
+"""Distances `[N]`, places `[N, 3]` and frames `[N, 3, 3]` of contacts."""
+_FUNCTIONS: dict[Any, Any] = collision_driver._COLLISION_FUNC
 
 
 def handles(model: Any) -> bool:
@@ -64,12 +48,13 @@ def handles(model: Any) -> bool:
 
 def fit(model: Any, data: Any) -> Any:
     """Returns MJX's data with room for the contacts that `collide` leaves."""
-    made = data._impl
-    counts = {
-        dim: min(MOST, sum(pairs.num_contacts for pairs in kinds))
-        for dim, kinds in _by_rows(model).items()
-    }
-    dim = np.repeat(list(counts), list(counts.values()))
+    made, counts = data._impl, {}
+    for key, pairs in collision_driver._geom_groups(model).items():
+        num_points = 1 if _of_hulls(key) else _FUNCTIONS[key.types].ncon
+        condim = int(key.condim)
+        counts[condim] = counts.get(condim, 0) + len(pairs) * num_points
+    dims = sorted(counts)
+    dim = np.repeat(dims, [min(MOST, counts[condim]) for condim in dims])
     num_plain = made.nefc - int(made.contact.dim.sum())
     num_rows = num_plain + int(dim.sum())
     contact = jax.tree.map(lambda x: x[: len(dim)], made.contact)
@@ -86,29 +71,80 @@ def collide(model: Any, data: Any) -> Any:
       model: of MJX.
       data: as `fit` made it.
     """
-    found = collision_driver.collision(model, data)._impl.contact
-    kept = []
-    for kinds in _by_rows(model).values():
-        places = jnp.concatenate([pairs.places(found.dist) for pairs in kinds])
-        if len(places) > MOST:
-            depth = found.includemargin[places] - found.dist[places]
-            places = places[jax.lax.top_k(depth, MOST)[1]]
-        kept.append(places)
-    places = jnp.concatenate(kept)
-    contact = jax.tree.map(lambda x: x[places], found)
-    return data.tree_replace({"_impl.contact": contact})
+    groups = collision_driver._contact_groups(model, data)
+    met = _meet(model, data, groups)
+    by_rows: dict[int, list[Any]] = {}
+    for key, contact in groups.items():
+        if key in met:
+            dist, pos, frame = met[key]
+        else:
+            find = _FUNCTIONS[key.types]
+            dist, pos, frame = find(model, data, key, contact.geom)
+            repeat = functools.partial(jnp.repeat, repeats=find.ncon, axis=0)
+            contact = jax.tree.map(repeat, contact)
+        contact = contact.replace(dist=dist, pos=pos, frame=frame)
+        by_rows.setdefault(int(key.condim), []).append(contact)
+    kept = [_deepest(_joined(by_rows[condim])) for condim in sorted(by_rows)]
+    return data.tree_replace({"_impl.contact": _joined(kept)})
 
 
-def _by_rows(model: Any) -> dict[int, list[_Pairs]]:
-    """Returns what there is with each number of rows of a contact, in MJX's order."""
-    box, mesh = int(mujoco.mjtGeom.mjGEOM_BOX), int(mujoco.mjtGeom.mjGEOM_MESH)
-    groups = collision_driver._geom_groups(model)
-    functions: dict[Any, Any] = collision_driver._COLLISION_FUNC
-    first, found = 0, {}
-    for key in sorted(groups, key=lambda key: key.condim):
-        shape = (len(groups[key]), functions[key.types].ncon)
-        points = first + np.arange(np.prod(shape)).reshape(shape)
-        first += points.size
-        one = key.types[0] in (box, mesh) and key.types[1] == mesh
-        found.setdefault(int(key.condim), []).append(_Pairs(points, bool(one)))
+def _joined(contacts: list[Any]) -> Any:
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *contacts)
+
+
+def _deepest(contact: Any) -> Any:
+    if len(contact.dist) <= MOST:
+        return contact
+    places = jax.lax.top_k(contact.includemargin - contact.dist, MOST)[1]
+    return jax.tree.map(lambda x: x[places], contact)
+
+
+# ---------------------------------------------------------------- hulls
+
+
+def _of_hulls(key: Any) -> bool:
+    return key.types[0] in (BOX, MESH) and key.types[1] == MESH
+
+
+def _meet(model: Any, data: Any, groups: dict[Any, Any]) -> dict[Any, _Found]:
+    """Finds where hulls meet; those of as many vertices and edges all at once."""
+    alike: dict[Any, list[Any]] = {}
+    for key, contact in groups.items():
+        if _of_hulls(key):
+            pair = [_hulls(model, key, contact.geom, side) for side in (0, 1)]
+            shapes = tuple(leaf.shape[1:] for leaf in jax.tree.leaves(pair))
+            alike.setdefault(shapes, []).append((key, contact.geom, pair))
+    found = {}
+    for same in alike.values():
+        keys, geoms, pairs = zip(*same)
+        geom, (first, second) = jnp.concatenate(geoms), _joined(list(pairs))
+        (pos, other), (mat, turn) = (
+            (x[geom[:, 0]], x[geom[:, 1]]) for x in (data.geom_xpos, data.geom_xmat)
+        )
+        first = jax.vmap(hulls.Hull.moved)(first, pos - other, mat)
+        second = jax.vmap(hulls.Hull.moved)(second, jnp.zeros_like(other), turn)
+        met = jax.vmap(hulls.meet)(first, second)
+        frame = jax.vmap(math.make_frame)(met.normal)
+        ends = np.cumsum([len(geom) for geom in geoms])[:-1]
+        parts = [jnp.split(x, ends) for x in (met.dist, met.pos + other, frame)]
+        found |= dict(zip(keys, zip(*parts)))
     return found
+
+
+def _hulls(model: Any, key: Any, geom: Array, side: int) -> hulls.Hull:
+    """Returns the shapes `[P, ...]` of the pairs' first or second geoms."""
+    if key.types[side] == BOX:
+        size = model.geom_size[geom[:, side]]
+        shape = mesh.box(collision_types.GeomInfo(None, None, size))
+    else:
+        shape = model._impl.mesh_convex[key.data_ids[side]]
+    many = lambda x, rank: jnp.broadcast_to(x, (len(geom), *x.shape[-rank:]))  # noqa: E731
+    vertices = many(shape.vert, 2)
+    return hulls.Hull(
+        centre=jnp.zeros((len(geom), 3)),
+        vertices=vertices,
+        corners=many(shape.face, 3),
+        normals=many(shape.face_normal, 2),
+        edges=vertices[:, shape.edge],
+        beside=many(shape.edge_face_normal, 3),
+    )

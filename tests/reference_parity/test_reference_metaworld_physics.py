@@ -35,8 +35,8 @@ pytestmark = [
 ]
 LIMITS = {  # hand, object: 95th percentile of the error, m
     ("reach", "mjx"): (2e-6, 3e-4),
-    ("push", "mjx"): (8e-4, 8e-4),
-    ("pick-place", "mjx"): (8e-4, 8e-4),
+    ("push", "mjx"): (2e-6, 3e-4),
+    ("pick-place", "mjx"): (2e-6, 3e-4),
     ("reach", "mujoco"): (8e-5, 1e-5),
     ("push", "mujoco"): (8e-4, 8e-4),
     ("pick-place", "mujoco"): (8e-4, 8e-4),

@@ -169,7 +169,7 @@ def test_runs_stopped_by_a_signal_equal_one_never_stopped(
         if moment == "training":
             wait_for(lambda: "epoch 1/" in server.printed())
         else:
-            wait_for(lambda: list(folder.glob("*/*/run.json")))
+            wait_for(lambda at=folder: list(at.glob("*/*/run.json")))
             time.sleep(0.1 * (moment == "0.1 s later"))
         server.signal(number)
         code = server.wait()

@@ -3,8 +3,9 @@
 The axis along which they overlap least is the normal of a face, or stands on an edge of
 each (the separating axis theorem; of edges those count whose arcs on the sphere of
 normals cross: Gregorius, "The separating axis test between convex polyhedra", GDC
-2013). MJX finds the same axis and up to four points. Here coordinates of pairs of edges
-are arrays of their own, which a CPU adds up many at a time.
+2013). MJX looks for it likewise, and then for up to four points between two faces,
+whose depths need not be that of the axis. Here coordinates of pairs of edges are arrays
+of their own, which a CPU adds up many at a time.
 """
 
 from typing import NamedTuple

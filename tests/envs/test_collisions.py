@@ -57,3 +57,21 @@ def test_a_box_is_pressed_into_a_mesh_as_deep_as_in_c(
     path.write_text(PRESS.format(multiccd=multiccd, elsewhere=boxes))
     file = ModelFile(str(path), 5, 8, 8, ())
     np.testing.assert_allclose(depths(mjx, file), depths(mujoco, file), atol=1e-6)
+
+
+def test_boxes_that_are_out_of_reach_change_nothing(tmp_path, monkeypatch):
+    """Also where they are more than the pairs that are looked at, and come first."""
+    walls = [
+        f'<geom type="box" size=".3 .02 .3" pos="0 {0.1 + 0.02 * number} .2"/>'
+        for number in range(collisions.NEAREST + 4)
+    ]
+    stand = '<geom type="box" size=".1 .1 .05" pos="0 0 .05"/>'
+    path = tmp_path / "press.xml"
+    mesh = '<geom type="mesh" mesh="post" pos="0 0 .05"/>'
+    text = PRESS.format(multiccd="disable", elsewhere="".join([*walls, stand]))
+    path.write_text(text.replace(mesh, ""))
+    file = ModelFile(str(path), 5, 8, 8, ())
+    few = depths(mjx, file)
+    monkeypatch.setattr(collisions, "NEAREST", len(walls) + 1)
+    np.testing.assert_allclose(few, depths(mjx, file), atol=1e-7)
+    assert -0.02 < few[-1] < 0  # it stands, pressed down a little

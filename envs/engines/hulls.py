@@ -137,7 +137,7 @@ def _deepest_point(
 def _outside(face: Array, normal: Array, points: Array) -> Array:
     """Returns how far points `[P, 3]` are beyond the sides of a face, `[P, K]`.
 
-    In units of the sides' lengths, so that sides without any are never in the way.
+    Times the sides' lengths, so that sides without any are never in the way.
     """
     sides = jnp.cross(jnp.roll(face, -1, 0) - face, normal)
     return points @ sides.T - (face * sides).sum(-1)

@@ -36,10 +36,10 @@ def stone() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(20, 3)) * [0.05, 0.025, 0.015]
 
 
-def prism(num_sides: int = 16) -> np.ndarray:
-    angle = 2 * np.pi * np.arange(num_sides) / num_sides
+def prism() -> np.ndarray:
+    angle = 2 * np.pi * np.arange(16) / 16
     circle = 0.03 * np.stack([np.cos(angle), np.sin(angle)], 1)
-    ends = [np.column_stack([circle, np.full(num_sides, z)]) for z in (-0.05, 0.05)]
+    ends = [np.column_stack([circle, np.full(16, z)]) for z in (-0.05, 0.05)]
     return np.concatenate(ends)
 
 

@@ -82,6 +82,7 @@ class Agent:
       elbo: constants of the ELBO.
       discount: of future rewards.
       reward_scale: factor on rewards in SAC.
+      fall_value: see `SACConfig`.
       target_rate: share of the critic that enters its target in a step.
       target_entropy: entropy that the temperature aims at, nats.
       loss_weight_rate: share of new errors in the loss weights of a fused update.
@@ -108,6 +109,7 @@ class Agent:
     elbo: losses.ElboSettings
     discount: float
     reward_scale: float
+    fall_value: float
     target_rate: float
     target_entropy: float
     loss_weight_rate: float
@@ -415,12 +417,14 @@ class Agent:
             self.critic, learner.target_critic, now.next_obs, z, next_action
         )
 
+        reward = now.reward + self.discount * self.fall_value * now.terminated
+
         def loss(params: Params, alpha: Array) -> tuple[Array, Metrics]:
             target = sac.critic_target(
                 next_value,
                 next_log_prob,
                 alpha,
-                self.reward_scale * now.reward,
+                self.reward_scale * reward,
                 self.discount * (1 - now.terminated),
             )
             apply = functools.partial(_apply, self.critic)
@@ -720,6 +724,7 @@ def make_agent(
         ),
         discount=sac.discount,
         reward_scale=sac.reward_scale,
+        fall_value=sac.fall_value,
         target_rate=sac.target_rate,
         target_entropy=-sac.target_entropy_factor * action_size,
         loss_weight_rate=1 / config.elbo.loss_weight_memory,

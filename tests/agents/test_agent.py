@@ -34,9 +34,9 @@ PROBE = {
 
 
 @functools.cache
-def trainer() -> Any:
+def trainer(**fields: Any) -> Any:
     """Agent, fresh learner, and 600 policy steps on `[64]` transitions, compiled."""
-    agent, learner = tiny_agent(**PROBE)
+    agent, learner = tiny_agent(**PROBE | fields)
 
     def train(learner: LearnerState, now: Transition, z: Any) -> LearnerState:
         def step(learner: LearnerState, key: Any) -> Any:
@@ -94,9 +94,10 @@ def test_a_reward_that_depends_on_the_observation_is_the_value():
     np.testing.assert_allclose(result, [sign, sign], atol=0.1)
 
 
-def test_a_reward_after_two_steps_is_discounted():
-    """First observation 0, then 1 and a reward of 1: values 0.9 and 1."""
-    _, learner, train = trainer()
+@pytest.mark.parametrize("fall_value", [0.0, -2.0])
+def test_a_reward_and_a_fall_after_two_steps_are_discounted(fall_value):
+    """First observation 0, then 1, a reward of 1 and a fall."""
+    _, learner, train = trainer(sac__fall_value=fall_value)
     second = np.arange(SIZE) % 2 == 1
     place = second.astype(np.float32)
     now = probe().replace(
@@ -106,8 +107,9 @@ def test_a_reward_after_two_steps_is_discounted():
         reward=place,
     )
     result = values(train(learner, now, NO_TASK), now, NO_TASK)
-    np.testing.assert_allclose(result[:, second], 1, atol=0.07)
-    np.testing.assert_allclose(result[:, ~second], DISCOUNT, atol=0.1)
+    last = 1 + DISCOUNT * fall_value
+    np.testing.assert_allclose(result[:, second], last, atol=0.07)
+    np.testing.assert_allclose(result[:, ~second], DISCOUNT * last, atol=0.1)
 
 
 def test_a_reward_that_depends_on_the_action_moves_the_policy_to_the_best_one():

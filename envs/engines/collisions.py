@@ -116,7 +116,7 @@ def _of_boxes(key: Any) -> bool:
     return tuple(key.types) == (BOX, BOX)
 
 
-def _apart(model: Any, data: Any, geom: np.ndarray) -> Array:
+def _apart(model: Any, data: Any, geom: Array) -> Array:
     """Returns how far boxes are apart at least, by the axes of their faces, `[P]`."""
     pos, mat, size = (
         x[geom] for x in (data.geom_xpos, data.geom_xmat, model.geom_size)

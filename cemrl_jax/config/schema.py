@@ -162,10 +162,9 @@ class SACConfig:
         running away at higher learning rates.
       discount: of future rewards.
       reward_scale: factor on rewards.
-      fall_value: return that follows a fall, discounted, in rewards; 0 as in the
-        original. Where standing earns less than nothing, a robot that has 0 ahead
-        learns to throw itself down: -r / (1 - discount) is what it had if it earned
-        -r for ever.
+      after_fall: what the critic expects after a fall: "nothing", as in the original,
+        or what a "restart" is worth, as which rollouts and evaluation go on. Where
+        standing earns less than nothing, with nothing ahead a robot learns to fall.
       target_rate: share of the critic that enters its target in a step.
       temperature: "learnt", "conditioned" (on z) or "fixed".
       initial_temperature: its start, or its value if fixed.
@@ -183,7 +182,7 @@ class SACConfig:
     critic_layer_norm: bool = False
     discount: float = 0.99
     reward_scale: float = 1.0
-    fall_value: float = 0.0
+    after_fall: str = "nothing"
     target_rate: float = 0.005
     temperature: str = "learnt"
     initial_temperature: float = 1.0

@@ -82,13 +82,14 @@ class Agent:
       elbo: constants of the ELBO.
       discount: of future rewards.
       reward_scale: factor on rewards in SAC.
-      fall_value: see `SACConfig`.
       target_rate: share of the critic that enters its target in a step.
       target_entropy: entropy that the temperature aims at, nats.
       loss_weight_rate: share of new errors in the loss weights of a fused update.
       precision: of matrix products in the phases that train, "highest" or "default".
       bound: what the policy is told in place of z, which stands for it wherever the
         policy is concerned; None for what the encoder infers.
+      restart_obs: what a robot observes when it starts again after a fall; None where
+        nothing follows one.
     """
 
     obs_size: int
@@ -109,12 +110,12 @@ class Agent:
     elbo: losses.ElboSettings
     discount: float
     reward_scale: float
-    fall_value: float
     target_rate: float
     target_entropy: float
     loss_weight_rate: float
     precision: str
     bound: Bound | None = None
+    restart_obs: tuple[float, ...] | None = None
 
     # ------------------------------------------------------------ initial state
 
@@ -410,22 +411,25 @@ class Agent:
         self, learner: LearnerState, now: Transition, z: Array, noise: Array
     ) -> Callable[[Params, Array], tuple[Array, Metrics]]:
         """Returns the critic's loss for parameters and a temperature."""
+        next_obs, ends = now.next_obs, now.terminated
+        if self.restart_obs is not None:
+            restart = jnp.array(self.restart_obs)
+            next_obs = jnp.where(ends[:, None] > 0, restart, next_obs)
+            ends = jnp.zeros_like(ends)
         next_action, next_log_prob = self.sample_action(
-            learner.actor.params, now.next_obs, z, noise
+            learner.actor.params, next_obs, z, noise
         )
         next_value = _apply(
-            self.critic, learner.target_critic, now.next_obs, z, next_action
+            self.critic, learner.target_critic, next_obs, z, next_action
         )
-
-        reward = now.reward + self.discount * self.fall_value * now.terminated
 
         def loss(params: Params, alpha: Array) -> tuple[Array, Metrics]:
             target = sac.critic_target(
                 next_value,
                 next_log_prob,
                 alpha,
-                self.reward_scale * reward,
-                self.discount * (1 - now.terminated),
+                self.reward_scale * now.reward,
+                self.discount * (1 - ends),
             )
             apply = functools.partial(_apply, self.critic)
             return sac.critic_loss(params, apply, now.obs, z, now.action, target)
@@ -674,11 +678,24 @@ def _apply(module: nn.Module, params: Params, *args: Any, **kwargs: Any) -> Any:
 def agent_for(config: Config, env: NonStationaryEnv) -> Agent:
     """Builds the agent that a valid configuration describes for its environment."""
     bound = CONTEXTS[config.sac.context](config.encoder.latent_size, env)
-    return make_agent(config, env.obs_size, env.action_size, bound)
+    restart_obs = _start_of(env) if config.sac.after_fall == "restart" else None
+    return make_agent(config, env.obs_size, env.action_size, bound, restart_obs)
+
+
+def _start_of(env: NonStationaryEnv) -> tuple[float, ...]:
+    """Returns the observation of a start; others differ by the robot's noise."""
+    with jax.ensure_compile_time_eval():
+        key = jax.random.key(0)
+        task = jax.tree.map(lambda leaf: leaf[0], env.distribution.sample(key, 1))
+        return tuple(jax.jit(env.reset)(key, task).obs.tolist())
 
 
 def make_agent(
-    config: Config, obs_size: int, action_size: int, bound: Bound | None = None
+    config: Config,
+    obs_size: int,
+    action_size: int,
+    bound: Bound | None = None,
+    restart_obs: tuple[float, ...] | None = None,
 ) -> Agent:
     """Builds the agent that a valid configuration describes.
 
@@ -687,6 +704,7 @@ def make_agent(
       obs_size: size of an observation.
       action_size: size of an action.
       bound: what the policy is told in place of z, see `bounds.CONTEXTS`.
+      restart_obs: see `Agent`.
     """
     encoder, sac = config.encoder, config.sac
     prior = config.elbo.prior
@@ -724,7 +742,7 @@ def make_agent(
         ),
         discount=sac.discount,
         reward_scale=sac.reward_scale,
-        fall_value=sac.fall_value,
+        restart_obs=restart_obs,
         target_rate=sac.target_rate,
         target_entropy=-sac.target_entropy_factor * action_size,
         loss_weight_rate=1 / config.elbo.loss_weight_memory,

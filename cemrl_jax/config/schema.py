@@ -163,8 +163,8 @@ class SACConfig:
       discount: of future rewards.
       reward_scale: factor on rewards.
       after_fall: what the critic expects after a fall: "nothing", as in the original,
-        or what a "restart" is worth, as which rollouts and evaluation go on. Where
-        standing earns less than nothing, with nothing ahead a robot learns to fall.
+        or the worth of a "restart", with which rollouts and evaluation go on. Where
+        standing earns less than nothing, a robot with nothing ahead learns to fall.
       target_rate: share of the critic that enters its target in a step.
       temperature: "learnt", "conditioned" (on z) or "fixed".
       initial_temperature: its start, or its value if fixed.

@@ -39,7 +39,6 @@ def _choice_problems(config: Any) -> list[str]:
         "elbo.decode": DECODED,
         "elbo.prior": ("fixed", "learnt"),
         "sac.context": CONTEXTS,
-        "sac.after_fall": ("nothing", "restart"),
         "sac.temperature": ("learnt", "conditioned", "fixed"),
         "train.schedule": ("fused", "alternating"),
         "train.precision": ("highest", "default"),

@@ -162,9 +162,6 @@ class SACConfig:
         running away at higher learning rates.
       discount: of future rewards.
       reward_scale: factor on rewards.
-      after_fall: what the critic expects after a fall: "nothing", as in the original,
-        or the worth of a "restart", with which rollouts and evaluation go on. Where
-        standing earns less than nothing, a robot with nothing ahead learns to fall.
       target_rate: share of the critic that enters its target in a step.
       temperature: "learnt", "conditioned" (on z) or "fixed".
       initial_temperature: its start, or its value if fixed.
@@ -182,7 +179,6 @@ class SACConfig:
     critic_layer_norm: bool = False
     discount: float = 0.99
     reward_scale: float = 1.0
-    after_fall: str = "nothing"
     target_rate: float = 0.005
     temperature: str = "learnt"
     initial_temperature: float = 1.0

@@ -88,8 +88,6 @@ class Agent:
       precision: of matrix products in the phases that train, "highest" or "default".
       bound: what the policy is told in place of z, which stands for it wherever the
         policy is concerned; None for what the encoder infers.
-      restart_obs: what a robot observes when it starts again after a fall; None where
-        nothing follows one.
     """
 
     obs_size: int
@@ -115,7 +113,6 @@ class Agent:
     loss_weight_rate: float
     precision: str
     bound: Bound | None = None
-    restart_obs: tuple[float, ...] | None = None
 
     # ------------------------------------------------------------ initial state
 
@@ -411,16 +408,11 @@ class Agent:
         self, learner: LearnerState, now: Transition, z: Array, noise: Array
     ) -> Callable[[Params, Array], tuple[Array, Metrics]]:
         """Returns the critic's loss for parameters and a temperature."""
-        next_obs, ends = now.next_obs, now.terminated
-        if self.restart_obs is not None:
-            restart = jnp.array(self.restart_obs)
-            next_obs = jnp.where(ends[:, None] > 0, restart, next_obs)
-            ends = jnp.zeros_like(ends)
         next_action, next_log_prob = self.sample_action(
-            learner.actor.params, next_obs, z, noise
+            learner.actor.params, now.next_obs, z, noise
         )
         next_value = _apply(
-            self.critic, learner.target_critic, next_obs, z, next_action
+            self.critic, learner.target_critic, now.next_obs, z, next_action
         )
 
         def loss(params: Params, alpha: Array) -> tuple[Array, Metrics]:
@@ -429,7 +421,7 @@ class Agent:
                 next_log_prob,
                 alpha,
                 self.reward_scale * now.reward,
-                self.discount * (1 - ends),
+                self.discount * (1 - now.terminated),
             )
             apply = functools.partial(_apply, self.critic)
             return sac.critic_loss(params, apply, now.obs, z, now.action, target)
@@ -678,24 +670,11 @@ def _apply(module: nn.Module, params: Params, *args: Any, **kwargs: Any) -> Any:
 def agent_for(config: Config, env: NonStationaryEnv) -> Agent:
     """Builds the agent that a valid configuration describes for its environment."""
     bound = CONTEXTS[config.sac.context](config.encoder.latent_size, env)
-    restart_obs = _start_of(env) if config.sac.after_fall == "restart" else None
-    return make_agent(config, env.obs_size, env.action_size, bound, restart_obs)
-
-
-def _start_of(env: NonStationaryEnv) -> tuple[float, ...]:
-    """Returns the observation of a start; others differ by the robot's noise."""
-    with jax.ensure_compile_time_eval():
-        key = jax.random.key(0)
-        task = jax.tree.map(lambda leaf: leaf[0], env.distribution.sample(key, 1))
-        return tuple(jax.jit(env.reset)(key, task).obs.tolist())
+    return make_agent(config, env.obs_size, env.action_size, bound)
 
 
 def make_agent(
-    config: Config,
-    obs_size: int,
-    action_size: int,
-    bound: Bound | None = None,
-    restart_obs: tuple[float, ...] | None = None,
+    config: Config, obs_size: int, action_size: int, bound: Bound | None = None
 ) -> Agent:
     """Builds the agent that a valid configuration describes.
 
@@ -704,7 +683,6 @@ def make_agent(
       obs_size: size of an observation.
       action_size: size of an action.
       bound: what the policy is told in place of z, see `bounds.CONTEXTS`.
-      restart_obs: see `Agent`.
     """
     encoder, sac = config.encoder, config.sac
     prior = config.elbo.prior
@@ -742,7 +720,6 @@ def make_agent(
         ),
         discount=sac.discount,
         reward_scale=sac.reward_scale,
-        restart_obs=restart_obs,
         target_rate=sac.target_rate,
         target_entropy=-sac.target_entropy_factor * action_size,
         loss_weight_rate=1 / config.elbo.loss_weight_memory,

@@ -15,6 +15,9 @@ QUICKLY = {
 """Compiler options for programs that spend their time outside of compiled code."""
 ONCE = QUICKLY | {"xla_backend_optimization_level": 0}
 """Compiler options of a CPU for programs that run once, for less than a second."""
+FEW_PIECES = QUICKLY | {"xla_cpu_use_fusion_emitters": False}
+"""Compiler options of a CPU for programs with thousands of pieces of code, so many that
+the memory mappings of a process, 65,530 on Linux, would not be enough for them."""
 
 
 class Program:

@@ -13,6 +13,7 @@ from cemrl_jax.agents.algorithms import make_algorithm
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.data import success
 from cemrl_jax.envs import Task, engines
+from cemrl_jax.envs.groups import Groups
 from cemrl_jax.evaluation import cases, inference
 from cemrl_jax.evaluation.evaluate import (
     Rows,
@@ -22,7 +23,13 @@ from cemrl_jax.evaluation.evaluate import (
     make_scores,
 )
 from cemrl_jax.runtime import parallel
-from cemrl_jax.runtime.programs import ONCE, QUICKLY, Program, compile_all
+from cemrl_jax.runtime.programs import (
+    FEW_PIECES,
+    ONCE,
+    QUICKLY,
+    Program,
+    compile_all,
+)
 from cemrl_jax.training import seeds, state
 from cemrl_jax.training.keys import Keys
 
@@ -203,7 +210,7 @@ def compile_programs(
     lower["evaluate"] = lambda: parallel.lower(mapped, start.learner, parts[0].share)
     if begins:
         lower["init"] = lambda: state.lower_init(config, num_seeds)
-    programs = compile_all(lower, say, _options(config))
+    programs = compile_all(lower, say, compiler_options(config))
     init = programs.pop("init", None)
     evaluate = Evaluator(
         programs.pop("evaluate"),
@@ -218,7 +225,7 @@ def compile_programs(
     return Programs(programs, evaluate, resident, init)
 
 
-def _options(config: Config) -> dict[str, dict[str, Any]]:
+def compiler_options(config: Config) -> dict[str, dict[str, Any]]:
     """Returns compiler options of programs that are not worth the usual ones."""
     if jax.default_backend() != "cpu":
         return {}
@@ -226,6 +233,9 @@ def _options(config: Config) -> dict[str, dict[str, Any]]:
     if config.env.resolved_engine in engines.C_ENGINES:
         # What calls C MuJoCo spends its time there.
         options |= {"collect": QUICKLY, "evaluate": QUICKLY}
+    elif isinstance(config.env.make(), Groups):
+        # Each holds every physical model.
+        options |= {"collect": FEW_PIECES, "evaluate": FEW_PIECES}
     return options
 
 

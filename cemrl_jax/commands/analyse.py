@@ -9,6 +9,7 @@ from cemrl_jax.analysis.recordings import Settings
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import ConfigError
 from cemrl_jax.envs import Schedule
+from cemrl_jax.runtime import compile_cache
 
 EXAMPLES = """\
 examples:
@@ -38,7 +39,7 @@ def main() -> None:
         learning.write(learning.collect(runs), folder)
         print(f"{len(runs)} runs in {folder / learning.PAGE}")
         return
-    command_line.use_compile_cache(args.compile_cache)
+    compile_cache.use(args.compile_cache)
     path = report.make(runs, pathlib.Path(args.output), settings, kinds)
     print(f"report in {path}")
 

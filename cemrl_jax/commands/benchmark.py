@@ -14,7 +14,7 @@ from cemrl_jax.benchmark.measure import BenchmarkConfig, Row, sweep
 from cemrl_jax.benchmark.startup import measure_startup
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import ConfigError
-from cemrl_jax.runtime import files, parallel
+from cemrl_jax.runtime import compile_cache, files, parallel
 
 EXAMPLES = """\
 examples:
@@ -65,7 +65,7 @@ def main() -> None:
     if args.check:
         print("the configuration is valid")
         return
-    command_line.use_compile_cache(args.compile_cache)
+    compile_cache.use(args.compile_cache)
     say = lambda text: print(text, flush=True)  # noqa: E731
     if args.startup:
         write(config, "startup", [measure_startup(config, say)])
@@ -171,7 +171,7 @@ def compile_for(args: argparse.Namespace, overrides: list[str]) -> None:
     if args.check:
         print("the configuration is valid")
         return
-    command_line.use_compile_cache(args.compile_cache)
+    compile_cache.use(args.compile_cache)
     say = lambda text: print(text, flush=True)  # noqa: E731
     keep = pathlib.Path(args.programs) if args.programs else None
     only = args.phases.split(",") if args.phases else None

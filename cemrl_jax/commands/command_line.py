@@ -75,17 +75,6 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(code)
 
 
-def use_compile_cache(folder: str) -> None:
-    """Makes JAX keep compiled programs in a folder, unless it is "off".
-
-    Only those that take a second: JAX does not write them atomically, and a process
-    that reads one while another writes it crashes. With many small ones that happens.
-    """
-    if folder != "off":
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-
-
 def join_processes(distributed: str | None) -> None:
     """Joins the processes of a run on several hosts; must come before JAX is used.
 

@@ -20,6 +20,7 @@ from cemrl_jax.evaluation.evaluate import (
     evaluation_pools,
     make_evaluate,
 )
+from cemrl_jax.runtime import compile_cache
 from cemrl_jax.training.run import stored_pools
 
 EXAMPLES = """\
@@ -54,7 +55,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.episodes < 1:
         raise ConfigError(f"--episodes={args.episodes} must be at least 1")
-    command_line.use_compile_cache(args.compile_cache)
+    compile_cache.use(args.compile_cache)
     directory = pathlib.Path(args.run)
     output = pathlib.Path(args.output or directory / "evaluation.csv")
     restored, evaluation = evaluate(

@@ -21,6 +21,7 @@ from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.envs.base import SELECT
 from cemrl_jax.envs.groups import Groups
 from cemrl_jax.evaluation.record import Plan, Recording, make_recorder
+from cemrl_jax.runtime import compile_cache
 from cemrl_jax.training import storage
 from cemrl_jax.training.run import stored_pools
 
@@ -39,7 +40,7 @@ The task changes at equal distances of time, whatever the run's schedule is, or 
 def main() -> None:
     """Reads the command line, plays and draws."""
     args = _parser().parse_args()
-    command_line.use_compile_cache(args.compile_cache)
+    compile_cache.use(args.compile_cache)
     directory = pathlib.Path(args.run)
     config = config_lib.load(directory / "config.json")
     pool = stored_pools(config, directory)["test"]

@@ -15,7 +15,7 @@ from cemrl_jax.commands import command_line
 from cemrl_jax.config import Config, ConfigError, presets
 from cemrl_jax.reporting import loggers
 from cemrl_jax.reporting.progress import Progress
-from cemrl_jax.runtime import parallel, provenance
+from cemrl_jax.runtime import compile_cache, parallel, provenance
 from cemrl_jax.training import changes, loop, resume, signals, state, storage
 from cemrl_jax.training import run as run_lib
 from cemrl_jax.training.lock import Lock
@@ -67,7 +67,7 @@ def main() -> int:
     if args.check:
         print("the configuration is valid")
         return 0
-    command_line.use_compile_cache(args.compile_cache)
+    compile_cache.use(args.compile_cache)
     reason = train(config, directories, args.init_from, args.profile)
     return signals.exit_code(reason, args.exit_zero) if reason else 0
 

@@ -23,11 +23,13 @@ class Groups(NonStationaryEnv):
 
     Attributes:
       parts: an environment for each model.
-      bases: base tasks of each part.
+      bases: base tasks of each part, together a range of numbers.
+      elsewhere: where tasks of the pool "extrapolate" happen, if there are some.
     """
 
     parts: tuple[NonStationaryEnv, ...] = ()
     bases: tuple[tuple[int, ...], ...] = ()
+    elsewhere: "Groups | None" = None
 
     def __post_init__(self) -> None:
         """Leaves robot and distribution as they are: the parts know each other."""
@@ -36,6 +38,11 @@ class Groups(NonStationaryEnv):
     def num_bases(self) -> int:
         """Base tasks of all parts."""
         return sum(map(len, self.bases))
+
+    @property
+    def models(self) -> tuple[NonStationaryEnv, ...]:
+        """An environment for each model, those of the pool "extrapolate" at the end."""
+        return self.parts + (self.elsewhere.parts if self.elsewhere else ())
 
     def reset(self, key: Array, task: Task) -> EnvState:
         """Has no meaning: one state cannot be of any model; see `data.groups.run`."""
@@ -47,23 +54,27 @@ class Groups(NonStationaryEnv):
         """See `reset`."""
         raise TypeError("environments in groups step in rollouts only")
 
-    def part_of(self, base: Any) -> np.ndarray:
-        """Returns which part each base task `[N]` belongs to."""
-        return np.stack([np.isin(base, own) for own in self.bases]).argmax(0)
+    def model_of(self, base: Any) -> np.ndarray:
+        """Returns which of `models` each base task `[N]` belongs to."""
+        bases = self.bases + (self.elsewhere.bases if self.elsewhere else ())
+        return np.stack([np.isin(base, own) for own in bases]).argmax(0)
 
     def with_schedule(self, schedule: Schedule) -> "Groups":
         """See `NonStationaryEnv.with_schedule`."""
         parts = tuple(part.with_schedule(schedule) for part in self.parts)
-        return dataclasses.replace(self, schedule=schedule, parts=parts)
+        elsewhere = self.elsewhere and self.elsewhere.with_schedule(schedule)
+        return dataclasses.replace(
+            self, schedule=schedule, parts=parts, elsewhere=elsewhere
+        )
 
     def same_model(self, pool: Task, number: int) -> np.ndarray:
         """Returns the numbers of the tasks of a pool that task `number` may become."""
-        parts = self.part_of(pool.base)
-        return np.flatnonzero(parts == parts[number])
+        models = self.model_of(pool.base)
+        return np.flatnonzero(models == models[number])
 
     def rows(self, count: int) -> list[np.ndarray]:
         """Returns which of so many rows belong to each part."""
-        base = np.arange(count) % self.num_bases
+        base = min(map(min, self.bases)) + np.arange(count) % self.num_bases
         return [np.flatnonzero(np.isin(base, own)) for own in self.bases]
 
 
@@ -71,11 +82,17 @@ def make_groups(robot: Any, distribution: Any, schedule: Schedule) -> NonStation
     """Returns the environment, in groups if the tasks need several models.
 
     A distribution with tasks of several models has `parts`: their base tasks, and the
-    distribution of those alone, for each.
+    distribution of those alone, for each; and `test_parts`, those of the pool
+    "extrapolate".
     """
     parts: Sequence[Any] = getattr(distribution, "parts", ())
-    if len(parts) < 2:
+    others: Sequence[Any] = getattr(distribution, "test_parts", ())
+    if len(parts) + len(others) < 2:
         return NonStationaryEnv(robot, distribution, schedule)
-    made = tuple(NonStationaryEnv(robot, own, schedule) for _, own in parts)
-    bases = tuple(bases for bases, _ in parts)
-    return Groups(made[0].robot, distribution, schedule, made, bases)
+
+    def grouped(parts: Sequence[Any], elsewhere: Groups | None = None) -> Groups:
+        made = tuple(NonStationaryEnv(robot, own, schedule) for _, own in parts)
+        bases = tuple(bases for bases, _ in parts)
+        return Groups(made[0].robot, distribution, schedule, made, bases, elsewhere)
+
+    return grouped(parts, grouped(others) if others else None)

@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,8 +14,10 @@ from cemrl_jax.analysis.restore import Restored, restore
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.data.types import Transition
+from cemrl_jax.envs import NonStationaryEnv
+from cemrl_jax.envs.groups import Groups
 from cemrl_jax.evaluation import inference
-from cemrl_jax.evaluation.cases import CASES, EXTRAPOLATION
+from cemrl_jax.evaluation.cases import CASES, EXTRAPOLATION, Case, own_protocol
 from cemrl_jax.evaluation.evaluate import (
     Evaluation,
     evaluation_pools,
@@ -63,6 +66,8 @@ def main() -> None:
     )
     write(evaluation, output)
     show(evaluation, f"{directory}, epoch {restored.epoch}")
+    for line in solved(evaluation, restored):
+        print(line)
     for line in inferred(evaluation, restored.config):
         print(line)
     print(f"every episode is in {output}")
@@ -71,16 +76,27 @@ def main() -> None:
 def evaluate(
     directory: pathlib.Path, checkpoint: str, num_episodes: int, seed: int
 ) -> tuple[Restored, Evaluation]:
-    """Returns what a checkpoint name stands for and its evaluation."""
+    """Returns what a checkpoint name stands for and its evaluation.
+
+    Tasks outside the range have a program of their own where they have other models.
+    """
     restored = restore(directory, checkpoint)
     config, env, agent = restored.config, restored.env, restored.agent
     pools = evaluation_pools(stored_pools(config, directory))
-    cases = CASES + (EXTRAPOLATION if "extrapolate" in pools else ())
-    run = make_evaluate(
-        env, agent.policy, config.rollout.num_steps, num_episodes, cases
-    )
-    key = jax.random.key(seed)
-    return restored, jax.device_get(jax.jit(run)(restored.learner, pools, key))
+
+    def run(env: NonStationaryEnv, cases: Sequence[Case]) -> Evaluation:
+        function = make_evaluate(
+            env, agent.policy, config.rollout.num_steps, num_episodes, cases
+        )
+        key = jax.random.key(seed)
+        return jax.device_get(jax.jit(function)(restored.learner, pools, key))
+
+    if "extrapolate" not in pools:
+        return restored, run(env, CASES)
+    if isinstance(env, Groups) and env.elsewhere:
+        own = run(env, CASES)
+        return restored, own.joined(run(env.elsewhere, EXTRAPOLATION))
+    return restored, run(env, CASES + EXTRAPOLATION)
 
 
 def write(evaluation: Evaluation, path: pathlib.Path) -> None:
@@ -137,6 +153,23 @@ def show(evaluation: Evaluation, title: str) -> None:
             cells.append(f"{solved / tasks:.1%}")
         table.add_row(label, *cells)
     Console().print(table)
+
+
+def solved(evaluation: Evaluation, restored: Restored) -> list[str]:
+    """Returns in words how much of each base task was solved, pool by pool."""
+    names, schedule = restored.env.base_names, restored.config.env.schedule
+    if evaluation.counts is None or len(names) == 1:
+        return []
+    lines = []
+    for case in CASES + EXTRAPOLATION:
+        own = case.protocol == own_protocol(schedule) and case.mode == "deterministic"
+        if own and case.metric in evaluation.counts:
+            counts = zip(names, *evaluation.counts[case.metric].sum(0))
+            rates = [
+                f"{name} {done / tasks:.0%}" for name, tasks, done in counts if tasks
+            ]
+            lines.append(f"{case.pool} tasks solved: {', '.join(rates)}")
+    return lines
 
 
 def inferred(evaluation: Evaluation, config: Config) -> list[str]:

@@ -174,9 +174,9 @@ def of_one_model(
             f"--tasks={named} must be of one physical model: in an episode"
             f" task {tasks[0]} changes to one of {', '.join(map(str, own))} only"
         )
-    part = env.parts[int(env.part_of(pool.base)[tasks[0]])]
+    model = env.models[int(env.model_of(pool.base)[tasks[0]])]
     pool = jax.tree.map(lambda leaf: leaf[own], pool)
-    return part, pool, np.searchsorted(own, tasks).tolist()
+    return model, pool, np.searchsorted(own, tasks).tolist()
 
 
 def play(

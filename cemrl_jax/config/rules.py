@@ -251,36 +251,42 @@ def _env_problems(config: Any, num_devices: int) -> list[str]:
         )
     classes = config.encoder.num_classes
     bases = getattr(env.distribution, "num_base_tasks", 1)
+    bases = getattr(env.distribution, "num_train_bases", bases)
     if config.elbo.component_constraint and classes < bases:
         problems.append(
             f"encoder.num_classes={classes} must be at least {bases}, the number of"
             " base tasks, with elbo.component_constraint"
         )
     if isinstance(env, Groups):
-        problems += _group_problems(config, env.num_bases, num_devices)
+        problems += _group_problems(config, env, num_devices)
     return problems + _width_problems(config, obs_size, env.action_size)
 
 
-def _group_problems(config: Any, num_bases: int, num_devices: int) -> list[str]:
+def _group_problems(config: Any, env: Groups, num_devices: int) -> list[str]:
     """Returns what keeps tasks of several models from their places."""
+    num_bases, others = env.num_bases, env.elsewhere
     factors = {
         "env.num_train_tasks": 1,
         "env.num_test_tasks": num_devices,
         "rollout.num_envs": num_devices,
     }
-    return [
+    problems = [
         f"{field}={value} must be a multiple of {num_bases * factor}, the"
         f" {num_bases} tasks of several models on each device"
         for field, factor in factors.items()
         if (value := get_field(config, field)) % (num_bases * factor)
-    ] + [
-        f"{field}={value} must be {wanted} with tasks of several models"
-        for field, wanted in (
-            ("evaluation.num_episodes", 1),
-            ("env.task.test_names", ()),
-        )
-        if (value := get_field(config, field)) != wanted
     ]
+    if others is not None and config.env.num_test_tasks % others.num_bases:
+        problems.append(
+            f"env.num_test_tasks={config.env.num_test_tasks} must be a multiple of"
+            f" {others.num_bases}, the other tasks to be tested on"
+        )
+    if config.evaluation.num_episodes != 1:
+        problems.append(
+            f"evaluation.num_episodes={config.evaluation.num_episodes} must be 1 with"
+            " tasks of several models"
+        )
+    return problems
 
 
 def _width_problems(config: Any, obs_size: int, action_size: int) -> list[str]:

@@ -61,6 +61,18 @@ class Evaluation(struct.PyTreeNode):
         """Case -> mean return."""
         return {name: values.mean() for name, values in self.returns.items()}
 
+    def joined(self, other: "Evaluation") -> "Evaluation":
+        """Returns these episodes and those of other cases, in the same world."""
+        counts = None
+        if self.counts is not None and other.counts is not None:
+            counts = self.counts | other.counts
+        return Evaluation(
+            returns=self.returns | other.returns,
+            transitions=self.transitions | other.transitions,
+            traces=self.traces | other.traces,
+            counts=counts,
+        )
+
 
 class Scores(struct.PyTreeNode):
     """What is kept of episodes `[N]` when the episodes are not.

@@ -152,17 +152,17 @@ def make_recorder(env: NonStationaryEnv, agent: Agent, num_steps: int) -> Record
     if not isinstance(env, Groups):
         single = jax.jit(make_record(env, agent, num_steps))
         return lambda *args: jax.device_get(single(*args))
-    programs = [jax.jit(make_record(part, agent, num_steps)) for part in env.parts]
+    programs = [jax.jit(make_record(part, agent, num_steps)) for part in env.models]
 
     def record(
         learner: LearnerState, tasks: Task, pool: Task, plan: Plan, key: Array
     ) -> Recording:
-        parts, parts_of_pool = env.part_of(tasks.base), env.part_of(pool.base)
+        models, models_of_pool = env.model_of(tasks.base), env.model_of(pool.base)
         found, places = [], []
-        for part in np.unique(parts):
-            rows = np.flatnonzero(parts == part)
-            own = np.flatnonzero(parts_of_pool == part)
-            made = programs[part](
+        for model in np.unique(models):
+            rows = np.flatnonzero(models == model)
+            own = np.flatnonzero(models_of_pool == model)
+            made = programs[model](
                 learner,
                 jax.tree.map(lambda x, at=rows: x[at], tasks),
                 jax.tree.map(lambda x, at=own: x[at], pool),

@@ -48,13 +48,14 @@ class Manipulation:
     @property
     def parts(self) -> list[tuple[tuple[int, ...], "Manipulation"]]:
         """The base tasks of each physical model, and their distribution."""
-        found = []
-        for structure in STRUCTURES:
-            own = [n for n, name in enumerate(self.names) if name in structure.names]
-            if own:
-                names = tuple(self.names[number] for number in own)
-                found.append((tuple(own), Manipulation(names)))
-        return found
+        return _parts(self.names, 0)
+
+    @property
+    def test_parts(self) -> list[tuple[tuple[int, ...], "Manipulation"]]:
+        """Those of `test_names`; none where one model does for all tasks."""
+        if len(_parts(self.base_names, 0)) == 1:
+            return []
+        return _parts(self.test_names, len(self.names))
 
     def bind(self, robot: Any) -> "Manipulation":
         """Returns this distribution, which is for robots that know these tasks.
@@ -104,6 +105,19 @@ class Manipulation:
                 f" one of test_names={self.test_names}"
             )
         return problems
+
+
+def _parts(
+    names: tuple[str, ...], first: int
+) -> list[tuple[tuple[int, ...], Manipulation]]:
+    """Returns base tasks, counted from `first`, and distribution of each model."""
+    found = []
+    for structure in STRUCTURES:
+        own = [n for n, name in enumerate(names) if name in structure.names]
+        if own:
+            bases = tuple(first + number for number in own)
+            found.append((bases, Manipulation(tuple(names[n] for n in own))))
+    return found
 
 
 def _draw(key: Array, num_tasks: int, names: tuple[str, ...], first: int) -> Task:

@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import pathlib
@@ -11,14 +12,23 @@ from typing import NoReturn
 import jax
 import numpy as np
 import pytest
-from helpers import PRESETS, ROOT, preset, random_transitions, tiny_config
+from helpers import (
+    HAS_METAWORLD,
+    PRESETS,
+    ROOT,
+    preset,
+    random_transitions,
+    tiny_config,
+)
 
 from cemrl_jax import config as config_lib
 from cemrl_jax.commands import command_line, evaluate
-from cemrl_jax.config import Config, ConfigError
+from cemrl_jax.config import Config, ConfigError, EnvConfig
 from cemrl_jax.envs.engines import mujoco_ffi
+from cemrl_jax.envs.metaworld.arm import Sawyer
+from cemrl_jax.envs.metaworld.tasks import Manipulation
 from cemrl_jax.envs.robots import Point
-from cemrl_jax.envs.schedules import Location, Timed
+from cemrl_jax.envs.schedules import Location, Stationary, Timed
 from cemrl_jax.envs.tasks import Direction
 from cemrl_jax.runtime import provenance
 
@@ -348,6 +358,29 @@ def test_training_in_a_process_of_its_own_writes_a_run_that_evaluate_reads(tmp_p
     assert lines[0] == ",".join(evaluate.COLUMNS)
     assert len(lines) == 1 + 8 * 4  # two protocols, four cases each, four tasks
     assert sum(line.startswith("extrapolate/") for line in lines) == 2 * 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_METAWORLD, reason="needs the metaworld package")
+def test_a_run_is_evaluated_on_tasks_with_other_models(tmp_path):
+    config = tiny_config(output_dir=str(tmp_path / "out"), name="two")
+    names, others = ("reach", "drawer-close"), ("sweep-into", "door-close")
+    config.env = EnvConfig(
+        Sawyer(), Manipulation(names, others), Stationary(), "auto", 4, 4
+    )
+    config.train.num_epochs = 1
+    config_lib.save(config, tmp_path / "two.json")
+    in_a_process("train", f"--config={tmp_path / 'two.json'}")
+    (run,) = (tmp_path / "out" / "two").iterdir()
+    printed = in_a_process("evaluate", f"--run={run}", "--episodes=2")
+    rates = r"extrapolate tasks solved: sweep-into \d+%, door-close \d+%\n"
+    assert re.search(rates, printed)
+    assert re.search(r"test tasks solved: reach \d+%, drawer-close \d+%\n", printed)
+    with (run / "evaluation.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["case"].startswith("extra")]
+    assert len(rows) == 2 * 4 * 2
+    assert {row["first_number"] for row in rows} == {"0", "1", "2", "3"}
+    assert all(row["tasks"] == "1" for row in rows)
 
 
 @pytest.mark.parametrize(

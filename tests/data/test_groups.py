@@ -20,19 +20,24 @@ from cemrl_jax.evaluation.record import Plan, make_recorder
 
 SPEEDS = (1.0, 2.0)
 BASES = ((0, 2), (1,))
+OTHER_SPEEDS, OTHER_BASES = (3.0, 4.0), ((4,), (3,))
 NUM_ENVS, NUM_STEPS = 9, 6
 
 
 @pytest.fixture(scope="module")
 def env():
     schedule, tasks = Timed(0, 0.5), Velocity(1.0, 3.0)
-    parts = [NonStationaryEnv(Point(x, gain=x), tasks, schedule) for x in SPEEDS]
-    return Groups(parts[0].robot, tasks, schedule, tuple(parts), BASES)
+    part = lambda x: NonStationaryEnv(Point(x, gain=x), tasks, schedule)  # noqa: E731
+    others = tuple(part(x) for x in OTHER_SPEEDS)
+    elsewhere = Groups(others[0].robot, tasks, schedule, others, OTHER_BASES)
+    parts = tuple(part(x) for x in SPEEDS)
+    return Groups(parts[0].robot, tasks, schedule, parts, BASES, elsewhere)
 
 
 def pool_of(env):
     pool = env.distribution.sample(jax.random.key(0), 6)
-    return pool.replace(base=jnp.arange(6) % env.num_bases)
+    first = min(map(min, env.bases))
+    return pool.replace(base=first + jnp.arange(6) % env.num_bases)
 
 
 def test_each_environment_is_dealt_the_base_task_of_its_place(env):
@@ -41,14 +46,18 @@ def test_each_environment_is_dealt_the_base_task_of_its_place(env):
     assert len(np.unique(dealt.number)) == 6  # all of the pool, some twice
 
 
-def test_each_row_runs_in_the_model_of_its_base_task(env):
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_each_row_runs_in_the_model_of_its_base_task(env, where):
+    env = env.elsewhere if where == "elsewhere" else env
     agent, learner = tiny_agent()
-    pool, key = pool_of(env), jax.random.key(2)
-    tasks = groups.deal(env, jax.random.key(1), pool, NUM_ENVS)
+    pool, key, num_envs = pool_of(env), jax.random.key(2), 3 * env.num_bases
+    tasks = groups.deal(env, jax.random.key(1), pool, num_envs)
     act = lambda rows: agent.policy(learner, deterministic=True)  # noqa: E731
     joint = groups.run(env, act, tasks, pool, key, NUM_STEPS)
     keys = jax.random.split(key, 2)
-    for part, own_key, rows, own in zip(env.parts, keys, env.rows(9), env.rows(6)):
+    places = zip(env.parts, env.bases, keys, env.rows(num_envs), env.rows(6))
+    for part, bases, own_key, rows, own in places:
+        assert set(np.unique(pool.base[own])) == set(bases)
         alone = rollout(
             part,
             act(rows),
@@ -97,9 +106,25 @@ def test_an_episode_is_played_in_the_model_of_its_tasks(env):
         play.of_one_model(env, pool_of(env), [4, 0])
 
 
+def test_tasks_outside_the_range_are_recorded_elsewhere(env):
+    agent, learner = tiny_agent()
+    pool, key = pool_of(env.elsewhere), jax.random.key(2)
+    plan = Plan(jnp.zeros((2, NUM_STEPS), jnp.int32), jnp.zeros(2, bool))
+    tasks = jax.tree.map(lambda leaf: leaf[:2], pool)
+    made = make_recorder(env, agent, NUM_STEPS)(learner, tasks, pool, plan, key)
+    np.testing.assert_array_equal(env.model_of(tasks.base), [3, 2])
+    for number in range(2):
+        model = env.models[(3, 2)[number]]
+        own = jax.tree.map(lambda leaf, n=number: leaf[n : n + 1], (tasks, plan))
+        alone = make_recorder(model, agent, NUM_STEPS)
+        x = alone(learner, own[0], own[0], own[1], key).x[0]
+        np.testing.assert_array_equal(x, made.x[number])
+
+
 def test_a_schedule_reaches_every_model(env):
     changed = env.with_schedule(Timed(2, 0.1))
-    assert [x.schedule for x in (changed, *changed.parts)] == [Timed(2, 0.1)] * 3
+    everywhere = (changed, changed.elsewhere, *changed.models)
+    assert [x.schedule for x in everywhere] == [Timed(2, 0.1)] * 6
 
 
 def test_a_task_changes_to_one_of_its_own_model_only(env):

@@ -9,10 +9,13 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
+from helpers import tiny_config
 from metaworld_policies import drive
 
 from cemrl_jax.analysis import strip
+from cemrl_jax.config import ConfigError, EnvConfig
 from cemrl_jax.envs import NonStationaryEnv
+from cemrl_jax.envs.groups import Groups, make_groups
 from cemrl_jax.envs.metaworld import models, starts
 from cemrl_jax.envs.metaworld.arm import Sawyer
 from cemrl_jax.envs.metaworld.scene import SOURCES
@@ -137,6 +140,31 @@ def test_an_action_moves_the_hand_within_its_box():
 def test_tasks_of_several_models_are_refused():
     with pytest.raises(ValueError, match=r"names=.*must be tasks of one phys"):
         environment(("reach", "basketball"))
+
+
+def test_tasks_to_be_tested_on_have_their_own_models():
+    names, others = ("door-open", "reach"), ("sweep-into", "push", "door-close")
+    env = make_groups(Sawyer(), Manipulation(names, others), Stationary())
+    assert isinstance(env, Groups)
+    assert env.elsewhere is not None
+    for number, name in enumerate(names + others):
+        robot = env.models[int(env.model_of(np.array([number]))[0])].robot
+        assert isinstance(robot, Sawyer)
+        assert name in robot.structure.names
+    assert (env.num_bases, env.elsewhere.num_bases) == (2, 3)
+    pool = env.distribution.extrapolate(jax.random.key(0), 6)
+    np.testing.assert_array_equal(pool.base, [2, 3, 4, 2, 3, 4])
+    one_model = make_groups(Sawyer(), Manipulation(("reach",), ("push",)), Stationary())
+    assert not isinstance(one_model, Groups)
+
+
+def test_a_pool_must_hold_each_task_to_be_tested_on_as_often():
+    tasks = Manipulation(("reach", "door-open"), ("sweep-into", "push", "door-close"))
+    config = tiny_config(env=EnvConfig(Sawyer(), tasks, Stationary(), "mujoco", 4, 4))
+    with pytest.raises(ConfigError, match=r"num_test_tasks=4 must be a multiple of 3"):
+        config.validate(1)
+    config.env.num_test_tasks = 6
+    config.validate(1)
 
 
 def test_robot_and_tasks_must_suit_each_other():

@@ -179,6 +179,8 @@ class TaskDistribution(Protocol):
     * `num_train_bases`: how many of them, the first, are in pools of `sample`;
     * `extrapolate(key, num_tasks)`: a pool from outside the range of `sample`, or a
       `ValueError` if nothing is outside;
+    * `parts` and `test_parts`, where tasks need several physical models: see
+      `make_groups`;
     * `bind(robot)`: returns the distribution for a robot, for tasks that change the
       robot's model; `NonStationaryEnv` calls it.
     """

@@ -142,7 +142,8 @@ def make_recorder(env: NonStationaryEnv, agent: Agent, num_steps: int) -> Record
     """Returns the recorder of episodes as it is used on the host, of any environment.
 
     In groups each episode runs in the model of its first task: its events may select
-    tasks of that model only, and poses are filled up with zeros to the longest.
+    tasks of that model only, and poses are filled up with zeros to the longest. Where
+    the pool has no task of that model, they change to each other's.
 
     Args:
       env: the environment, or groups.
@@ -162,15 +163,18 @@ def make_recorder(env: NonStationaryEnv, agent: Agent, num_steps: int) -> Record
         for model in np.unique(models):
             rows = np.flatnonzero(models == model)
             own = np.flatnonzero(models_of_pool == model)
+            own_tasks = jax.tree.map(lambda x, at=rows: x[at], tasks)
+            own_pool = jax.tree.map(lambda x, at=own: x[at], pool)
             made = programs[model](
                 learner,
-                jax.tree.map(lambda x, at=rows: x[at], tasks),
-                jax.tree.map(lambda x, at=own: x[at], pool),
+                own_tasks,
+                own_pool if len(own) else own_tasks,
                 Plan(_events_among(own, plan.events[rows]), plan.follow[rows]),
                 key,
             )
             made = jax.device_get(made)
-            number = np.where(made.number < 0, -1, own[made.number])
+            known = own if len(own) else np.full(len(rows), -1)
+            number = np.where(made.number < 0, -1, known[made.number])
             found.append(made.replace(number=number))
             places.append(rows)
         size = max(made.qpos.shape[-1] for made in found)

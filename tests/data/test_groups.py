@@ -106,12 +106,16 @@ def test_an_episode_is_played_in_the_model_of_its_tasks(env):
         play.of_one_model(env, pool_of(env), [4, 0])
 
 
-def test_tasks_outside_the_range_are_recorded_elsewhere(env):
+@pytest.mark.parametrize("known", [True, False])
+def test_tasks_outside_the_range_are_recorded_elsewhere(env, known):
     agent, learner = tiny_agent()
-    pool, key = pool_of(env.elsewhere), jax.random.key(2)
+    others, key = pool_of(env.elsewhere), jax.random.key(2)
     plan = Plan(jnp.zeros((2, NUM_STEPS), jnp.int32), jnp.zeros(2, bool))
-    tasks = jax.tree.map(lambda leaf: leaf[:2], pool)
+    tasks = jax.tree.map(lambda leaf: leaf[:2], others)
+    pool = others if known else pool_of(env)
     made = make_recorder(env, agent, NUM_STEPS)(learner, tasks, pool, plan, key)
+    numbers = np.where(known, [[0], [1]], -1)
+    np.testing.assert_array_equal(made.number, numbers.repeat(NUM_STEPS, 1))
     np.testing.assert_array_equal(env.model_of(tasks.base), [3, 2])
     for number in range(2):
         model = env.models[(3, 2)[number]]

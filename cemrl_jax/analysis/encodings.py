@@ -13,6 +13,8 @@ from cemrl_jax.evaluation.statistics import class_accuracy, confusion, r_squared
 
 MOST_LATENTS = 4
 """Dimensions of z that get a panel of their own; of more there is a PCA."""
+MANY = 6
+"""Base tasks whose names fit side by side below an axis."""
 
 
 def parts(study: Study) -> list[Part]:
@@ -138,7 +140,7 @@ def _scatter_legend(
         axes.plot([], [], style.MARKERS[pool], color=colour, label=pool)
     for number, name in enumerate(describe.base_names(study.env) if many else []):
         axes.plot([], [], "s", color=style.series(number), label=name)
-    figure.legend(loc="outside upper left", ncols=6)
+    style.legend_over(figure)
 
 
 def components(study: Study) -> Part | None:
@@ -164,10 +166,12 @@ def components(study: Study) -> Part | None:
     keep = np.linspace(0, len(flat) - 1, min(len(flat), 2000)).astype(int)
     for number, name in enumerate(describe.base_names(study.env)):
         chosen = keep[base[keep] == number]
+        if not len(chosen):
+            continue
         grid[0, 0].plot(
             *flat[chosen].T, ".", color=style.series(number), label=name, markersize=3
         )
-    style.legend_above(grid[0, 0], 4)
+    style.legend_over(figure)
     if spread:
         values = parameter.values[mask][keep]
         drawn = grid[0, 1].scatter(*flat[keep].T, c=values, s=5, cmap="viridis")
@@ -191,11 +195,16 @@ def classes(study: Study) -> Part | None:
     plt = style.pyplot()
     recording = study.groups["changing"]
     mask = settled(study, recording)
-    names = describe.base_names(study.env)
-    base = np.asarray(recording.transitions.task.base)[mask]
+    every_base = np.asarray(recording.transitions.task.base)
+    there, base = np.unique(every_base, return_inverse=True)
+    base = base.reshape(every_base.shape)[mask]
+    known = describe.base_names(study.env)
+    names = _fill(known, max(len(known), there.max() + 1))
+    names = [names[number] for number in there]
     inferred = np.asarray(recording.belief.inferred)[mask]
-    counts = confusion(inferred, base, num_classes, max(len(names), base.max() + 1))
-    figure, grid = plt.subplots(1, 2, figsize=(style.WIDTH, 3))
+    counts = confusion(inferred, base, num_classes, len(names))
+    height = 3 if len(names) <= MANY else 4.5
+    figure, grid = plt.subplots(1, 2, figsize=(style.WIDTH, height))
     _confusion(grid[0], counts, names)
     probs = np.asarray(recording.belief.probs)[mask]
     width, bottom = 0.7, np.zeros(counts.shape[1])
@@ -214,21 +223,27 @@ def classes(study: Study) -> Part | None:
         )
         bottom += mean
     grid[1].set(ylabel="mean class probability", ylim=(0, 1))
-    grid[1].set_xticks(range(counts.shape[1]), _fill(names, counts.shape[1]))
-    style.legend_above(grid[1], 4)
+    _name_bases(grid[1], names)
+    style.legend_over(figure, 8)
     accuracy = class_accuracy(counts)
     caption = (
         f"Inferred class against true base task in {counts.sum()} steps whose window is"
         f" full of one task. Accuracy {accuracy:.1%}, with each class standing for the"
         " base task that it meets most often."
     )
-    header = ("inferred class", *_fill(names, counts.shape[1]))
+    header = ("inferred class", *names)
     rows = [(number, *map(int, row)) for number, row in enumerate(counts)]
     return Part("classes", "Classes", caption, figure, Table(header, rows))
 
 
 def _fill(names: list[str], count: int) -> list[str]:
     return [*names, *(f"base task {n}" for n in range(len(names), count))][:count]
+
+
+def _name_bases(axes: Any, names: list[str]) -> None:
+    """Writes names of base tasks below an axis, upright where they are many."""
+    rotation = 0 if len(names) <= MANY else 90
+    axes.set_xticks(range(len(names)), names, rotation=rotation)
 
 
 def _confusion(axes: Any, counts: np.ndarray, names: list[str]) -> None:
@@ -243,8 +258,9 @@ def _confusion(axes: Any, counts: np.ndarray, names: list[str]) -> None:
             ha="center",
             va="center",
             color=colour,
+            fontsize=9 if counts.shape[1] <= MANY else 6,
         )
-    axes.set_xticks(range(counts.shape[1]), _fill(names, counts.shape[1]))
+    _name_bases(axes, names)
     axes.set_yticks(range(counts.shape[0]), [f"class {n}" for n in range(len(counts))])
     axes.set(xlabel="true base task", ylabel="inferred")
     axes.grid(False)

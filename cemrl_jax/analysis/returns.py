@@ -53,7 +53,7 @@ def parts(studies: list[Study]) -> list[Part]:
         axes.set_xlabel(parameter.label)
         style.name_directions(axes, parameter.label)
     grid[0, 0].set_ylabel("return")
-    style.legend_above(grid[0, 0], 4)
+    style.legend_over(figure)
     caption = (
         f"One episode of each task of each of {len(studies)} run(s), deterministic, the"
         " task stays; of pools with more tasks evenly spaced ones. Extrapolation is"

@@ -83,8 +83,11 @@ def pyplot() -> Any:
 
 
 def series(number: int) -> str:
-    """Returns the colour of a thing by its number."""
-    return SERIES[number % len(SERIES)]
+    """Returns the colour of a thing by its number; from the eighth on lighter ones."""
+    turn, place = divmod(number, len(SERIES))
+    paleness = (0.0, 0.55, 0.3)[turn % 3]
+    channels = [int(SERIES[place][at : at + 2], 16) for at in (1, 3, 5)]
+    return "#" + "".join(f"{round(c + (255 - c) * paleness):02X}" for c in channels)
 
 
 def save(figure: Any, folder: pathlib.Path, name: str, kinds: tuple[str, ...]) -> None:
@@ -135,6 +138,17 @@ def legend_above(axis: Any, columns: int = 4, narrow: bool = False) -> None:
         **(tight if narrow else {}),
     )
     legend.set_in_layout(not narrow)
+
+
+def legend_over(figure: Any, columns: int = 6) -> None:
+    """Puts one legend of all panels, if there is one, above a figure."""
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        found = dict(zip(labels, handles)) | found
+    if found:
+        place = {"loc": "outside upper left", "ncols": columns}
+        figure.legend(found.values(), found.keys(), **place)
 
 
 def count_axis(axis: Any, label: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from helpers import preset, run_training, tiny_config, use_devices
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.analysis import curves, load, recordings
+from cemrl_jax.analysis import curves, load, recordings, style
 from cemrl_jax.commands import analyse
 from cemrl_jax.config import ConfigError
 from cemrl_jax.envs.schedules import Timed
@@ -200,3 +200,8 @@ def test_planned_changes_are_where_they_were_asked_for(folder):
     every = study.groups["every/8"].changed
     assert set(np.flatnonzero(every.any(0))) <= {8, 16, 24, 32}
     assert not study.groups["fixed/test"].changed.any()
+
+
+def test_fifteen_tasks_have_fifteen_colours():
+    assert style.series(0) == style.SERIES[0]
+    assert len({style.series(number) for number in range(15)}) == 15

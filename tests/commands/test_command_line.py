@@ -362,7 +362,7 @@ def test_training_in_a_process_of_its_own_writes_a_run_that_evaluate_reads(tmp_p
 
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_METAWORLD, reason="needs the metaworld package")
-def test_a_run_is_evaluated_on_tasks_with_other_models(tmp_path):
+def test_a_run_is_evaluated_and_shown_on_tasks_with_other_models(tmp_path):
     config = tiny_config(output_dir=str(tmp_path / "out"), name="two")
     names, others = ("reach", "drawer-close"), ("sweep-into", "door-close")
     config.env = EnvConfig(
@@ -381,6 +381,11 @@ def test_a_run_is_evaluated_on_tasks_with_other_models(tmp_path):
     assert len(rows) == 2 * 4 * 2
     assert {row["first_number"] for row in rows} == {"0", "1", "2", "3"}
     assert all(row["tasks"] == "1" for row in rows)
+    in_a_process("analyse", str(run), "--tasks=4", f"--output={tmp_path / 'report'}")
+    assert "could not be made" not in (tmp_path / "report/report.html").read_text()
+    with (tmp_path / "report/encodings.csv").open() as file:
+        shown = {(row["pool"], row["base"]) for row in csv.DictReader(file)}
+    assert {("extrapolate", "2"), ("extrapolate", "3"), ("test", "1")} < shown
 
 
 @pytest.mark.parametrize(

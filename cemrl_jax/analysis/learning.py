@@ -331,12 +331,13 @@ def picture(experiments: list[Experiment]) -> Any:
 def rivals(experiments: list[Experiment]) -> dict[str, list[Experiment]]:
     """Groups experiments that can be compared.
 
-    That is, by the experiment of the original that they are, or by their tasks.
+    That is, by the experiment of the original that they are, or by robot and tasks.
     """
     groups: dict[str, list[Experiment]] = {}
     for one in experiments:
-        names = one["config"]["env"]["task"].get("names", ())
-        title = one["preset"] or ", ".join((task_of(one), *names))
+        env = one["config"]["env"]
+        names = (env["robot"]["name"], task_of(one), *env["task"].get("names", ()))
+        title = one["preset"] or ", ".join(names)
         groups.setdefault(title, []).append(one)
     return dict(sorted(groups.items()))
 

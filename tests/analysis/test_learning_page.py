@@ -121,16 +121,19 @@ def test_experiments_on_the_same_tasks_are_compared_in_one_panel(page):
     assert list(first.get_ydata()) == [-300.0, -20.0, -21.0]
 
 
-def test_tasks_of_metaworld_have_a_panel_for_each_choice_of_them(page):
+def test_a_panel_is_of_one_robot_and_one_choice_of_tasks(page):
     found = json.loads((page / learning.RESULTS / "quickstart.json").read_text())
 
-    def arm(*names: str) -> learning.Experiment:
-        env = found["config"]["env"] | {"task": {"name": "metaworld", "names": names}}
+    def arm(*names: str, robot: str = "sawyer") -> learning.Experiment:
+        task = {"name": "metaworld", "names": names}
+        env = found["config"]["env"] | {"task": task, "robot": {"name": robot}}
         return found | {"preset": None, "config": found["config"] | {"env": env}}
 
     both = arm("drawer-open", "drawer-close")
-    groups = learning.rivals([arm("reach"), both, arm("reach")])
+    other = arm("reach", robot="other")
+    groups = learning.rivals([arm("reach"), both, other, arm("reach")])
     assert {title: len(own) for title, own in groups.items()} == {
-        "metaworld, drawer-open, drawer-close": 1,
-        "metaworld, reach": 2,
+        "other, metaworld, reach": 1,
+        "sawyer, metaworld, drawer-open, drawer-close": 1,
+        "sawyer, metaworld, reach": 2,
     }

@@ -6,9 +6,9 @@ import sys
 import zlib
 
 import pytest
+from helpers import ROOT
 
 from cemrl_jax.runtime import compile_cache
-from tests.helpers import ROOT
 
 WHOLE = zlib.compress(bytes(range(256)))
 SCRIPT = """

@@ -103,8 +103,13 @@ def test_infer_class_is_what_the_product_over_the_steps_favours():
 # ---------------------------------------------------------------- elbo
 
 
-def elbo_by_hand(posterior: Posterior, batch: Batch, noise: Any, weights: Any) -> Any:
-    """The ELBO in plain loops, from the paper; returns log-likelihood and KL terms."""
+def elbo_by_hand(
+    posterior: Posterior, batch: Batch, noise: Any, weights: Any, constraint: bool
+) -> Any:
+    """The ELBO in plain loops, from the paper, or the original's with the true class.
+
+    Returns likelihood and KL divergences together, the mean over the batch.
+    """
     result = []
     prior_mean, prior_std = np.array([0.0, 1.0]), 0.5
     for b in range(B):
@@ -129,21 +134,27 @@ def elbo_by_hand(posterior: Posterior, batch: Batch, noise: Any, weights: Any) -
                 )
                 p = float(posterior.probs[b, s, k])
                 likelihood = -weights[0] * state - weights[1] * reward
-                total += p * (likelihood - SETTINGS.kl_z_weight * kl)
-                total -= SETTINGS.kl_y_weight * p * np.log(p * K)
+                if not constraint:
+                    total += p * (likelihood - SETTINGS.kl_z_weight * kl)
+                    total -= SETTINGS.kl_y_weight * p * np.log(p * K)
+                elif k == batch.current.task.base[b]:
+                    total += likelihood - SETTINGS.kl_z_weight * kl
+                    total += SETTINGS.kl_y_weight * np.log(p)
             per_step.append(total)
         result.append(sum(per_step))
     return np.mean(result)
 
 
-def test_elbo_loss_is_the_paper_s_sum_over_steps_and_classes():
+@pytest.mark.parametrize("constraint", [False, True])
+def test_elbo_loss_is_the_paper_s_sum_over_steps_and_classes(constraint):
+    settings = SETTINGS.replace(component_constraint=constraint)
     posterior, batch = posterior_of(), batch_of()
     noise = np.random.default_rng(5).normal(size=(B, K, Z)).astype(np.float32)
     weights = np.array([0.3, 0.7], np.float32)
     loss, (metrics, z) = jax.jit(losses.elbo_loss, static_argnums=1)(
-        posterior, Handmade(), batch, noise, weights, SETTINGS
+        posterior, Handmade(), batch, noise, weights, settings
     )
-    expected = elbo_by_hand(posterior, batch, noise, weights)
+    expected = elbo_by_hand(posterior, batch, noise, weights, constraint)
     np.testing.assert_allclose(metrics["elbo/loss"], -expected, rtol=1e-4)
     np.testing.assert_allclose(loss, -expected * SETTINGS.batch_size, rtol=1e-4)
     np.testing.assert_allclose(z, losses.infer_task(posterior), rtol=1e-5)

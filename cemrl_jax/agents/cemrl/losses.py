@@ -140,13 +140,18 @@ def elbo_loss(
     Returns:
       The loss, a sum over the batch of all devices (on each device its average times
       the total size, so that the average over devices is that sum), and metrics with
-      the inferred z `[B, Z]`.
+      the inferred z `[B, Z]`. With the component constraint errors are those of the
+      true class, without it means over the inferred classes.
     """
     posterior = world_model.encode(params, batch.window)
     mean, std = class_gaussians(posterior)
     chex.assert_equal_shape([mean, std, noise])
+    guesses = mean + std * noise
+    if settings.component_constraint:  # no other class's prediction counts
+        true = batch.current.task.base[:, None, None]
+        guesses = jnp.take_along_axis(guesses, true, -2)
     state_error, reward_error = prediction_errors(
-        params, world_model, batch, mean + std * noise, settings.state_difference
+        params, world_model, batch, guesses, settings.state_difference
     )
     nll = loss_weights[0] * state_error + loss_weights[1] * reward_error
     prior_mean, prior_std = world_model.prior(params)

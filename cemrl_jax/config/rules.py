@@ -179,11 +179,6 @@ _IDLE: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
         ("sac.initial_temperature",),
     ),
     (
-        lambda config: config.sac.context != "inferred",
-        "the policy is told its context",
-        ("sac.context_noise",),
-    ),
-    (
         lambda config: config.encoder.kind != "shared_y",
         "only encoder.kind='shared_y' merges classes",
         ("encoder.merge",),
@@ -348,7 +343,6 @@ _RANGES: dict[str, tuple[Any, tuple[str, ...]]] = {
             "encoder.obs_size",
             "elbo.kl_z_weight",
             "elbo.kl_y_weight",
-            "sac.context_noise",
             "replay.num_collects",
             "train.updates_per_step",
             "train.max_hours",

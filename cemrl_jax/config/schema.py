@@ -169,9 +169,6 @@ class SACConfig:
       independent_transitions: with train.schedule "fused" and elbo.windows_per_segment
         above 1, draw transitions of its own and infer their tasks in a pass of its own,
         instead of learning from the ELBO's segments.
-      context_noise: on the z that actor and critic learn from, in standard deviations
-        of z over a batch. A policy that acts on new tasks, of which z says less than
-        of those that it learnt from, has to allow for it.
     """
 
     context: str = "inferred"
@@ -187,7 +184,6 @@ class SACConfig:
     initial_temperature: float = 1.0
     target_entropy_factor: float = 1.0
     independent_transitions: bool = False
-    context_noise: float = 0.0
 
 
 @dataclasses.dataclass

@@ -192,31 +192,6 @@ def test_a_policy_step_leaves_the_model_alone_and_changes_actor_and_critic(tempe
     assert all(np.isfinite(value) for value in metrics.values())
 
 
-def test_context_noise_is_so_many_standard_deviations_of_z():
-    quiet, learner = tiny_agent()
-    agent, _ = tiny_agent(sac__context_noise=0.3)
-    z = np.random.default_rng(1).normal(size=(SIZE, 1)).astype(np.float32)
-    noise, now = (
-        agent.policy_noise(jax.random.key(0), SIZE),
-        random_transitions(0, SIZE),
-    )
-    assert quiet.policy_noise(jax.random.key(0), SIZE).context is None
-    blurred = z + 0.3 * z.std(0) * np.asarray(noise.context)
-    assert np.abs(blurred - z).max() > 0.1
-
-    def step(agent: Any, z: Any, noise: Any) -> Any:
-        take = on_one_device(lambda *args: agent.policy_step(*args)[0])
-        return take(learner, now, z, noise).actor.params
-
-    told = step(quiet, blurred, noise.replace(context=None))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
-        step(agent, z, noise),
-        told,
-    )
-    assert all(changed(told, step(quiet, z, noise.replace(context=None))).values())
-
-
 def test_the_target_network_moves_by_the_target_rate():
     agent, before, after, _ = policy_step("learnt")
     jax.tree.map(

@@ -442,8 +442,6 @@ def test_presets_set_nothing_in_vain(name):
         ({"sac__temperature": "conditioned", "sac__initial_temperature": 0.2},
          "sac.initial_temperature=0.2",
          "sac.temperature='conditioned' starts from a network"),
-        ({"sac__context": "oracle", "sac__context_noise": 0.1},
-         "sac.context_noise=0.1", "the policy is told its context"),
         ({"encoder__kind": "individual_y", "encoder__merge": "linear"},
          "encoder.merge='linear'", "only encoder.kind='shared_y' merges classes"),
         ({"train__validation_fold": 7}, "train.validation_fold=7",

@@ -46,17 +46,10 @@ from cemrl_jax.runtime.parallel import (
 
 
 class PolicyNoise(struct.PyTreeNode):
-    """Standard normal draws of a SAC step.
-
-    Attributes:
-      action: `[B, action_size]`.
-      next_action: `[B, action_size]`.
-      context: `[B, Z]`; None where what is known of the task is taken as it is.
-    """
+    """Standard normal draws of a SAC step, each `[B, action_size]`."""
 
     action: Array
     next_action: Array
-    context: Array | None = None
 
 
 class Noise(struct.PyTreeNode):
@@ -93,7 +86,6 @@ class Agent:
       target_entropy: entropy that the temperature aims at, nats.
       loss_weight_rate: share of new errors in the loss weights of a fused update.
       precision: of matrix products in the phases that train, "highest" or "default".
-      context_noise: see `SACConfig`.
       bound: what the policy is told in place of z, which stands for it wherever the
         policy is concerned; None for what the encoder infers.
     """
@@ -120,7 +112,6 @@ class Agent:
     target_entropy: float
     loss_weight_rate: float
     precision: str
-    context_noise: float = 0.0
     bound: Bound | None = None
 
     # ------------------------------------------------------------ initial state
@@ -339,11 +330,7 @@ class Agent:
     def policy_noise(self, key: Array, batch_size: int) -> PolicyNoise:
         """Draws what `policy_step` needs for `batch_size` transitions."""
         action, next_action = jax.random.normal(key, (2, batch_size, self.action_size))
-        context = None
-        if self.context_noise and self.bound is None:
-            key_context = jax.random.fold_in(key, 1)
-            context = jax.random.normal(key_context, (batch_size, self.latent_size))
-        return PolicyNoise(action=action, next_action=next_action, context=context)
+        return PolicyNoise(action=action, next_action=next_action)
 
     def world_model_step(
         self, learner: LearnerState, batch: Batch, noise: Array
@@ -377,8 +364,6 @@ class Agent:
             policy is told in place of them.
           noise: draws of the policy.
         """
-        if noise.context is not None:
-            z = z + self.context_noise * z.std(0) * noise.context
         actor = learner.actor
         _, log_prob = self.sample_action(actor.params, now.obs, z, noise.action)
         temperature_gradient, temperature_metrics = gradient(
@@ -739,7 +724,6 @@ def make_agent(
         target_entropy=-sac.target_entropy_factor * action_size,
         loss_weight_rate=1 / config.elbo.loss_weight_memory,
         precision=config.train.precision,
-        context_noise=sac.context_noise,
         bound=bound,
     )
 

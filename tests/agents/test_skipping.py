@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from helpers import on_one_device, tiny_agent
 
-from cemrl_jax.agents.cemrl import phases
-from cemrl_jax.agents.cemrl.phases import mean_over_updates, skipped_steps
+from cemrl_jax.agents.cemrl.phases import updates
+from cemrl_jax.agents.cemrl.phases.updates import mean_over_updates, skipped_steps
 
 
 def test_skipped_steps_are_counted_for_each_optimiser():
@@ -43,7 +43,7 @@ def test_what_is_drawn_at_once_is_bounded_and_does_not_change_what_is_drawn(
     monkeypatch, num_bytes
 ):
     """Six draws of four bytes: one at a time, three, all."""
-    monkeypatch.setattr(phases, "DRAWN_BYTES", num_bytes)
+    monkeypatch.setattr(updates, "DRAWN_BYTES", num_bytes)
 
     def update(total: Any, drawn: Any) -> Any:
         return total * 2 + drawn, {"drawn": drawn}
@@ -63,6 +63,6 @@ def test_what_is_drawn_at_once_is_bounded_and_does_not_change_what_is_drawn(
 def test_as_much_is_drawn_at_once_as_divides_the_updates(
     monkeypatch, num_updates, at_once
 ):
-    monkeypatch.setattr(phases, "DRAWN_BYTES", 137 * 8)
+    monkeypatch.setattr(updates, "DRAWN_BYTES", 137 * 8)
     drawn = jax.ShapeDtypeStruct((2,), jnp.float32)
-    assert phases._at_once(num_updates, drawn) == at_once
+    assert updates._at_once(num_updates, drawn) == at_once

@@ -27,9 +27,10 @@ from agents import (
 from closeness import FORWARD, assert_close
 from recordings import cases
 
-from cemrl_jax.agents.cemrl import losses, phases
+from cemrl_jax.agents.cemrl import losses
 from cemrl_jax.agents.cemrl.agent import Agent
-from cemrl_jax.agents.cemrl.phases import (
+from cemrl_jax.agents.cemrl.phases import world_model
+from cemrl_jax.agents.cemrl.phases.world_model import (
     WorldModelPhase,
     WorldModelTraining,
     after_validation,
@@ -214,7 +215,7 @@ def followed(case):
     script = make_script(case)
     watched = {
         (Agent, "world_model_step"): script.world_model_step,
-        (phases, "after_validation"): script.after_validation,
+        (world_model, "after_validation"): script.after_validation,
         (losses, "mean_prediction_errors"): script.prediction_errors,
     }
     with pytest.MonkeyPatch.context() as patch:

@@ -21,6 +21,7 @@ from helpers import (
 from cemrl_jax.agents import sac
 from cemrl_jax.agents.cemrl import phases
 from cemrl_jax.agents.cemrl.agent import make_agent
+from cemrl_jax.agents.cemrl.phases import world_model
 from cemrl_jax.config import ConfigError
 from cemrl_jax.evaluation import cases
 from cemrl_jax.runtime import parallel, programs
@@ -158,7 +159,7 @@ def test_every_phase_compiles_once_and_nothing_compiles_after_the_first_epoch(
 def state_of(step: int, best_error: float, best_step: int) -> Any:
     agent, learner = tiny_agent()
     best = jax.tree.map(jnp.zeros_like, learner.world_model.params)
-    state = phases.WorldModelTraining(
+    state = world_model.WorldModelTraining(
         learner=learner,
         key=jax.random.key(0),
         step=jnp.int32(step + 1),
@@ -174,7 +175,7 @@ def state_of(step: int, best_error: float, best_step: int) -> Any:
 def test_a_better_validation_is_remembered_with_its_parameters():
     agent, state = state_of(step=7, best_error=3.0, best_step=2)
     errors = jnp.array([1.0, 1.5])
-    after = phases.after_validation(state, agent, errors, jnp.ones(2), patience=9)
+    after = world_model.after_validation(state, agent, errors, jnp.ones(2), patience=9)
     assert float(after.best_error) == 2.5
     assert int(after.best_step) == 7
     assert not bool(after.stop)
@@ -186,7 +187,7 @@ def test_a_better_validation_is_remembered_with_its_parameters():
 def test_a_worse_validation_leaves_the_best_parameters():
     agent, state = state_of(step=7, best_error=2.0, best_step=2)
     errors = jnp.array([1.0, 1.5])
-    after = phases.after_validation(state, agent, errors, jnp.ones(2), patience=9)
+    after = world_model.after_validation(state, agent, errors, jnp.ones(2), patience=9)
     assert (float(after.best_error), int(after.best_step)) == (2.0, 2)
     assert not any(changed(after.best_params, state.best_params).values())
 
@@ -196,13 +197,15 @@ def test_training_stops_when_the_best_validation_is_older_than_the_patience(
     step, stops
 ):
     agent, state = state_of(step=step, best_error=1.0, best_step=2)
-    after = phases.after_validation(state, agent, jnp.ones(2), jnp.ones(2), patience=10)
+    after = world_model.after_validation(
+        state, agent, jnp.ones(2), jnp.ones(2), patience=10
+    )
     assert bool(after.stop) is stops
 
 
 def test_a_validation_balances_the_loss_weights_by_the_training_errors():
     agent, state = state_of(step=0, best_error=1.0, best_step=0)
-    after = phases.after_validation(
+    after = world_model.after_validation(
         state, agent, jnp.ones(2), jnp.array([3.0, 0.5]), patience=10
     )
     np.testing.assert_allclose(after.learner.loss_weights, [0.75, 0.25], rtol=1e-6)

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cemrl_jax.agents.cemrl.agent import Agent, make_agent
+from cemrl_jax.agents.cemrl.agent import Agent
+from cemrl_jax.agents.cemrl.build import make_agent
 from cemrl_jax.agents.cemrl.types import Batch, LearnerState
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import Config

@@ -5,6 +5,7 @@ and its last layers start near zero; learning depends on both, so they are kept.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax import Array
 from jax.nn.initializers import Initializer, constant, uniform
 
 from cemrl_jax.data.types import Params
+from cemrl_jax.data.vectors import tree_of
 
 
 def symmetric_uniform(bound: float) -> Initializer:
@@ -161,3 +163,11 @@ def normalised(x: Array, scale: Array, shift: Array) -> Array:
     x = x - x.mean(-1, keepdims=True)
     x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6)
     return x * scale + shift
+
+
+def apply_module(module: nn.Module, params: Params, *args: Any, **kwargs: Any) -> Any:
+    """Applies a module to parameters, which may be joined, and packed."""
+    params = tree_of(params)
+    if isinstance(params, Joined):
+        return module.apply_joined(params, *args, **kwargs)
+    return module.apply(params, *args, **kwargs)

@@ -6,7 +6,8 @@ import pathlib
 import jax
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.agents.cemrl.agent import Agent, agent_for
+from cemrl_jax.agents.cemrl.agent import Agent
+from cemrl_jax.agents.cemrl.build import agent_for
 from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.analysis import pretrained
 from cemrl_jax.commands import command_line

@@ -20,7 +20,8 @@ from flax import struct
 from jax import Array
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.agents.cemrl.agent import Agent, agent_for
+from cemrl_jax.agents.cemrl.agent import Agent
+from cemrl_jax.agents.cemrl.build import agent_for
 from cemrl_jax.agents.cemrl.phases import (
     PolicyPhase,
     Sampling,

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.agents.cemrl.agent import agent_for
+from cemrl_jax.agents.cemrl.build import agent_for
 from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import Config, ConfigError

@@ -17,7 +17,8 @@ from helpers import (
 )
 
 from cemrl_jax.agents.cemrl import losses
-from cemrl_jax.agents.cemrl.agent import ContextPolicy, make_agent
+from cemrl_jax.agents.cemrl.build import make_agent
+from cemrl_jax.agents.cemrl.policies import ContextPolicy
 from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.data.types import Transition
 

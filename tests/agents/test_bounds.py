@@ -5,8 +5,8 @@ import pytest
 from helpers import read_rows, run_training, tiny_config, use_devices
 
 import cemrl_jax
-from cemrl_jax.agents.cemrl.agent import agent_for
 from cemrl_jax.agents.cemrl.bounds import Blind, Oracle
+from cemrl_jax.agents.cemrl.build import agent_for
 from cemrl_jax.config import ConfigError
 from cemrl_jax.data.rollout import rollout, with_physics
 from cemrl_jax.envs import NonStationaryEnv

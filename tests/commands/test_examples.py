@@ -13,7 +13,7 @@ from helpers import (
 )
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.agents.cemrl.agent import make_agent
+from cemrl_jax.agents.cemrl.build import make_agent
 from cemrl_jax.agents.cemrl.encoders import ENCODERS
 from cemrl_jax.commands import command_line
 from cemrl_jax.envs.schedules import Timed

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import PRESETS, preset, read_rows, run_training, use_devices
 
-from cemrl_jax.agents.cemrl.agent import make_agent
+from cemrl_jax.agents.cemrl.build import make_agent
 from cemrl_jax.agents.cemrl.phases import make_phases
 from cemrl_jax.envs.groups import Groups
 from cemrl_jax.evaluation.evaluate import Scores

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import tiny_agent, with_noise
 
-from cemrl_jax.agents.cemrl.agent import ContextPolicy
+from cemrl_jax.agents.cemrl.policies import ContextPolicy
 from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.envs.robots import Point
 from cemrl_jax.envs.schedules import Stationary, Timed

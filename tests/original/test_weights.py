@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cemrl_jax.agents.cemrl.agent import Agent, make_agent
+from cemrl_jax.agents.cemrl.agent import Agent
+from cemrl_jax.agents.cemrl.build import make_agent
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.original.weights import (
     export_params,

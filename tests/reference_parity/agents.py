@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cemrl_jax.agents.cemrl.agent import make_agent
+from cemrl_jax.agents.cemrl.build import make_agent
 from cemrl_jax.agents.cemrl.types import Batch
 from cemrl_jax.config import Config, ElboConfig, EncoderConfig, SACConfig
 from cemrl_jax.data import normalizer

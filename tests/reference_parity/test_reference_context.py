@@ -10,8 +10,8 @@ from agents import normalized_by, of, run, transitions
 from closeness import FORWARD, assert_close
 from recordings import cases
 
-from cemrl_jax.agents.cemrl.agent import ContextPolicy
 from cemrl_jax.agents.cemrl.losses import infer_class, infer_task
+from cemrl_jax.agents.cemrl.policies import ContextPolicy
 
 every_case = pytest.mark.parametrize("case", cases("context"), ids=str)
 

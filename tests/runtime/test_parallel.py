@@ -18,7 +18,7 @@ from helpers import (
 )
 
 from cemrl_jax.agents.cemrl import phases
-from cemrl_jax.agents.cemrl.agent import make_agent
+from cemrl_jax.agents.cemrl.build import make_agent
 from cemrl_jax.data.types import Trainable
 from cemrl_jax.runtime import parallel
 from cemrl_jax.training import run as run_lib

@@ -20,7 +20,7 @@ from helpers import (
 
 from cemrl_jax.agents import sac
 from cemrl_jax.agents.cemrl import phases
-from cemrl_jax.agents.cemrl.agent import make_agent
+from cemrl_jax.agents.cemrl.build import make_agent
 from cemrl_jax.agents.cemrl.phases import world_model
 from cemrl_jax.config import ConfigError
 from cemrl_jax.evaluation import cases

@@ -14,11 +14,11 @@ from flax import struct
 from jax import Array
 
 from cemrl_jax.agents import sac
-from cemrl_jax.agents.base import Belief, Policy
+from cemrl_jax.agents.base import Policy
 from cemrl_jax.agents.cemrl import losses
-from cemrl_jax.agents.cemrl.bounds import CONTEXTS, Bound
-from cemrl_jax.agents.cemrl.encoders import ENCODERS
-from cemrl_jax.agents.cemrl.networks import Decoder, FixedPrior, LearntPrior
+from cemrl_jax.agents.cemrl.bounds import Bound
+from cemrl_jax.agents.cemrl.networks import Decoder
+from cemrl_jax.agents.cemrl.policies import BoundPolicy, ContextPolicy
 from cemrl_jax.agents.cemrl.types import (
     TRAINED,
     Batch,
@@ -26,15 +26,12 @@ from cemrl_jax.agents.cemrl.types import (
     Posterior,
     Segments,
 )
-from cemrl_jax.agents.distributions import product_of_gaussians, tanh_normal
-from cemrl_jax.agents.networks import Joined
+from cemrl_jax.agents.distributions import tanh_normal
+from cemrl_jax.agents.networks import apply_module
 from cemrl_jax.agents.sac import Actor, Critic, Temperature
-from cemrl_jax.config import Config
 from cemrl_jax.data import normalizer, replay
-from cemrl_jax.data.rollout import where_env
 from cemrl_jax.data.types import Metrics, Params, Trainable, Transition
 from cemrl_jax.data.vectors import Vector, pack, tree_of, unpack
-from cemrl_jax.envs import NonStationaryEnv, Task
 from cemrl_jax.runtime.parallel import (
     average,
     gradient,
@@ -207,11 +204,11 @@ class Agent:
         """See `losses.WorldModel`."""
         if isinstance(window, Segments):
             return self._encode_segments(params["encoder"], window)
-        return _apply(self.encoder, params["encoder"], window)
+        return apply_module(self.encoder, params["encoder"], window)
 
     def _encode_segments(self, params: Params, segments: Segments) -> Posterior:
         """Embeds each row of the segments once; returns the posterior `[S * W]`."""
-        embed = functools.partial(_apply, self.encoder, params, method="embed")
+        embed = functools.partial(apply_module, self.encoder, params, method="embed")
         num_windows = segments.exists.shape[1]
         exists = segments.exists.reshape(-1, self.window_steps)
 
@@ -233,17 +230,17 @@ class Agent:
             ),
             embedded,
         )
-        return _apply(self.encoder, params, windows, method="infer")
+        return apply_module(self.encoder, params, windows, method="infer")
 
     def decode(
         self, params: Params, obs: Array, action: Array, z: Array
     ) -> tuple[Array, Array]:
         """See `losses.WorldModel`."""
-        return _apply(self.decoder, params["decoder"], obs, action, z)
+        return apply_module(self.decoder, params["decoder"], obs, action, z)
 
     def prior(self, params: Params) -> tuple[Array, Array]:
         """See `losses.WorldModel`."""
-        return _apply(self.class_prior, params["prior"])
+        return apply_module(self.class_prior, params["prior"])
 
     def scale(self, learner: LearnerState, rows: Transition) -> Transition:
         """Returns transitions as the world model sees them: normalised, and cut."""
@@ -257,7 +254,7 @@ class Agent:
         self, params: Params, obs: Array, z: Array, noise: Array
     ) -> tuple[Array, Array]:
         """Returns the policy's action `[..., A]` for a draw and its log-probability."""
-        mean, log_std = _apply(self.actor, params, obs, z)
+        mean, log_std = apply_module(self.actor, params, obs, z)
         return tanh_normal(mean, log_std, noise)
 
     def make_batch(self, learner: LearnerState, rows: Transition) -> Batch:
@@ -309,7 +306,7 @@ class Agent:
         self, params: Params, obs: Array, z: Array, key: Array, quiet: Array | bool
     ) -> Array:
         """Returns actions `[E, A]`, where `quiet` (`[]` or `[E]`) the policy's mean."""
-        mean, log_std = _apply(self.actor, params, obs, z)
+        mean, log_std = apply_module(self.actor, params, obs, z)
         noise = jax.random.normal(key, mean.shape)
         quiet = jnp.asarray(quiet)[..., None]
         return jnp.tanh(mean + jnp.where(quiet, 0, jnp.exp(log_std) * noise))
@@ -369,7 +366,7 @@ class Agent:
         temperature_gradient, temperature_metrics = gradient(
             sac.temperature_loss,
             learner.temperature,
-            functools.partial(_apply, self.temperature),
+            functools.partial(apply_module, self.temperature),
             z,
             log_prob,
             self.target_entropy,
@@ -384,7 +381,7 @@ class Agent:
             self.policy_optimizer,
             actor,
             self.sample_action,
-            functools.partial(_apply, self.critic, critic.params),
+            functools.partial(apply_module, self.critic, critic.params),
             now.obs,
             z,
             noise.action,
@@ -411,7 +408,7 @@ class Agent:
         next_action, next_log_prob = self.sample_action(
             learner.actor.params, now.next_obs, z, noise
         )
-        next_value = _apply(
+        next_value = apply_module(
             self.critic, learner.target_critic, now.next_obs, z, next_action
         )
 
@@ -423,7 +420,7 @@ class Agent:
                 self.reward_scale * now.reward,
                 self.discount * (1 - now.terminated),
             )
-            apply = functools.partial(_apply, self.critic)
+            apply = functools.partial(apply_module, self.critic)
             return sac.critic_loss(params, apply, now.obs, z, now.action, target)
 
         return loss
@@ -459,7 +456,7 @@ class Agent:
         )
         # One number acts at once; a network acts from the next step on.
         current = learner.temperature if self.temperature.conditioned else temperature
-        alpha = jnp.exp(_apply(self.temperature, current.params, z))
+        alpha = jnp.exp(apply_module(self.temperature, current.params, z))
         if parts is None:
             local, metrics = gradient(critic_loss, learner.critic, alpha)
             return temperature, alpha, (average(local), metrics)
@@ -519,227 +516,3 @@ class Agent:
         """
         state, reward = errors[0], errors[1] * self.decoder.state_size
         return jnp.stack([state, reward]) / (state + reward)
-
-
-@dataclasses.dataclass(frozen=True)
-class ContextPolicy:
-    """Acts in E environments on the task inferred from the last T transitions.
-
-    The window holds embeddings, so each transition goes through the encoder's
-    per-transition part once and not T times.
-
-    Attributes:
-      agent: how to apply the learner.
-      learner: the parameters.
-      deterministic: act on the mean; `[]` or `[E]` bool.
-    """
-
-    agent: Agent
-    learner: LearnerState
-    deterministic: Array | bool
-
-    @property
-    def sees_task(self) -> bool:
-        """The task is what it infers."""
-        return False
-
-    def start(self, num_envs: int) -> Any:
-        """Returns the windows `[E, T, ...]` at the start of episodes."""
-        nothing = self._embed(jnp.zeros(self.agent.num_features))
-        shape = (num_envs, self.agent.window_steps)
-        return jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (*shape, *leaf.shape)), nothing
-        )
-
-    def observe(self, window: Any, transition: Transition) -> Any:
-        """Moves the newest transition `[E]` into the windows, the oldest out."""
-        scaled = self.agent.scale(self.learner, transition)
-        new = self._embed(normalizer.features(scaled))
-        return jax.tree.map(
-            lambda old, leaf: jnp.concatenate([old[:, 1:], leaf[:, None]], 1),
-            window,
-            new,
-        )
-
-    def infer(self, window: Any) -> Posterior:
-        """Returns the posterior `[E, ...]` of the task."""
-        encoder, params = self.agent.encoder, self.learner.world_model.params["encoder"]
-        return _apply(encoder, params, window, method="infer")
-
-    def restart(self, window: Any, fresh: Any, restarted: Array) -> Any:
-        """Empties the windows of robots that have started again."""
-        return where_env(restarted, fresh, window)
-
-    def act(
-        self, window: Any, obs: Array, key: Array, task: Task | None = None
-    ) -> Array:
-        """Returns actions `[E, A]` for raw observations `[E, obs_size]`."""
-        del task
-        z = losses.infer_task(self.infer(window))
-        params = self.learner.actor.params
-        return self.agent.act(params, obs, z, key, self.deterministic)
-
-    def believe(self, window: Any, task: Task | None = None) -> Belief:
-        """See `Policy.believe`."""
-        del task
-        return belief(self.infer(window))
-
-    def _embed(self, x: Array) -> Any:
-        encoder, params = self.agent.encoder, self.learner.world_model.params["encoder"]
-        return _apply(encoder, params, x, method="embed")
-
-
-@dataclasses.dataclass(frozen=True)
-class BoundPolicy:
-    """Acts in E environments on what it is told, and remembers nothing.
-
-    Attributes:
-      agent: how to apply the learner.
-      bound: what it is told.
-      learner: the parameters.
-      deterministic: act on the mean; `[]` or `[E]` bool.
-    """
-
-    agent: Agent
-    bound: Bound
-    learner: LearnerState
-    deterministic: Array | bool
-
-    @property
-    def sees_task(self) -> bool:
-        """See `Policy.sees_task`."""
-        return self.bound.sees_task
-
-    def start(self, num_envs: int) -> Array:
-        """Returns memories of nothing, `[E, 0]`."""
-        return jnp.zeros((num_envs, 0))
-
-    def observe(self, memory: Array, transition: Transition) -> Array:
-        """See `Policy.observe`."""
-        del transition
-        return memory
-
-    def restart(self, memory: Array, fresh: Array, restarted: Array) -> Array:
-        """See `Policy.restart`."""
-        del fresh, restarted
-        return memory
-
-    def act(
-        self, memory: Array, obs: Array, key: Array, task: Task | None = None
-    ) -> Array:
-        """Returns actions `[E, A]` for raw observations `[E, obs_size]`."""
-        told = self.bound.describe(task, memory.shape[:1])
-        params = self.learner.actor.params
-        return self.agent.act(params, obs, told, key, self.deterministic)
-
-    def believe(self, memory: Array, task: Task | None = None) -> Belief:
-        """See `Policy.believe`: what it is told, and of the class nothing."""
-        shape, num_classes = memory.shape[:1], self.agent.num_classes
-        told = self.bound.describe(task, shape)
-        return Belief(
-            z=told,
-            z_std=jnp.zeros_like(told),
-            probs=jnp.full((*shape, num_classes), 1 / num_classes),
-            inferred=jnp.full(shape, -1),
-        )
-
-
-def belief(posterior: Posterior) -> Belief:
-    """Returns what a posterior `[..., S, K, Z]` says of the task."""
-    best = posterior.probs.argmax(-1)[..., None, None]
-    std = jnp.take_along_axis(posterior.std, best, -2)[..., 0, :]
-    mean = jnp.take_along_axis(posterior.mean, best, -2)[..., 0, :]
-    if std.shape[-2] > 1:
-        std = product_of_gaussians(mean, std, -2)[1][..., None, :]
-    return Belief(
-        z=losses.infer_task(posterior),
-        z_std=std[..., 0, :],
-        probs=posterior.probs.mean(-2),
-        inferred=losses.infer_class(posterior).astype(jnp.int32),
-    )
-
-
-def _apply(module: nn.Module, params: Params, *args: Any, **kwargs: Any) -> Any:
-    """Applies a module to parameters, which may be joined, and packed."""
-    params = tree_of(params)
-    if isinstance(params, Joined):
-        return module.apply_joined(params, *args, **kwargs)
-    return module.apply(params, *args, **kwargs)
-
-
-def agent_for(config: Config, env: NonStationaryEnv) -> Agent:
-    """Builds the agent that a valid configuration describes for its environment."""
-    bound = CONTEXTS[config.sac.context](config.encoder.latent_size, env)
-    return make_agent(config, env.obs_size, env.action_size, bound)
-
-
-def make_agent(
-    config: Config, obs_size: int, action_size: int, bound: Bound | None = None
-) -> Agent:
-    """Builds the agent that a valid configuration describes.
-
-    Args:
-      config: the configuration.
-      obs_size: size of an observation.
-      action_size: size of an action.
-      bound: what the policy is told in place of z, see `bounds.CONTEXTS`.
-    """
-    encoder, sac = config.encoder, config.sac
-    prior = config.elbo.prior
-    sizes = (encoder.num_classes, encoder.latent_size)
-    merge = {"merge": encoder.merge} if encoder.kind == "shared_y" else {}
-    hidden = (sac.hidden_size,) * sac.num_layers
-    return Agent(
-        obs_size=obs_size,
-        seen_size=encoder.obs_size or obs_size,
-        action_size=action_size,
-        window_steps=encoder.window_steps,
-        latent_size=encoder.latent_size,
-        num_classes=encoder.num_classes,
-        encoder=ENCODERS[encoder.kind](*sizes, encoder.width_factor, **merge),
-        decoder=Decoder(config.elbo.decoder_width_factor, config.elbo.state_size),
-        class_prior=LearntPrior(*sizes)
-        if prior == "learnt"
-        else FixedPrior(*sizes, config.elbo.prior_std),
-        actor=Actor(hidden, action_size),
-        critic=Critic(hidden, sac.critic_layer_norm),
-        temperature=Temperature(
-            sac.temperature == "conditioned", sac.initial_temperature
-        ),
-        world_model_optimizer=_adam(config, config.elbo.learning_rate, of_policy=False),
-        policy_optimizer=_adam(config, sac.learning_rate),
-        temperature_optimizer=optax.set_to_zero()
-        if sac.temperature == "fixed"
-        else _adam(config, sac.learning_rate),
-        elbo=losses.ElboSettings(
-            kl_z_weight=config.elbo.kl_z_weight,
-            kl_y_weight=config.elbo.kl_y_weight,
-            component_constraint=config.elbo.component_constraint,
-            state_difference=config.elbo.state_difference,
-            batch_size=sac.batch_size,
-        ),
-        discount=sac.discount,
-        reward_scale=sac.reward_scale,
-        target_rate=sac.target_rate,
-        target_entropy=-sac.target_entropy_factor * action_size,
-        loss_weight_rate=1 / config.elbo.loss_weight_memory,
-        precision=config.train.precision,
-        bound=bound,
-    )
-
-
-def _adam(
-    config: Config, learning_rate: float, of_policy: bool = True
-) -> optax.GradientTransformation:
-    """Returns Adam, with the learning rate that the configuration describes."""
-    train = config.train
-    if train.final_learning_rate == 1:
-        return optax.adam(learning_rate)
-    fused = of_policy or train.schedule == "fused"
-    updates = config.num_updates if fused else train.num_world_model_steps
-    schedule = optax.linear_schedule(
-        learning_rate,
-        learning_rate * train.final_learning_rate,
-        train.num_epochs * updates,
-    )
-    return optax.adam(schedule)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from cemrl_jax.agents.base import Phase, Policy
-from cemrl_jax.agents.cemrl.agent import Agent, agent_for
+from cemrl_jax.agents.cemrl.agent import Agent
+from cemrl_jax.agents.cemrl.build import agent_for
 from cemrl_jax.agents.cemrl.phases import make_phases
 from cemrl_jax.agents.cemrl.types import TRAINED, LearnerState
 from cemrl_jax.config import Config

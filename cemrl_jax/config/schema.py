@@ -119,7 +119,8 @@ class ElboConfig:
       kl_y_weight: weight of the KL divergence of the class.
       prior: "fixed" (mean = class index) or "learnt".
       prior_std: standard deviation of the fixed prior.
-      component_constraint: tell the encoder the true base task.
+      component_constraint: tell the encoder the true base task; the decoder then
+        predicts for that class only, which with many classes is much of an update.
       loss_weight_memory: with train.schedule "fused", updates over which the weights
         of state and reward follow their errors.
       windows_per_segment: W; a batch holds runs of W consecutive transitions, whose

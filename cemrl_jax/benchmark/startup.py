@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.benchmark.measure import BenchmarkConfig, Row, environment
+from cemrl_jax.benchmark.sweep import BenchmarkConfig, Row, environment
 from cemrl_jax.config import Config
 from cemrl_jax.runtime import provenance
 

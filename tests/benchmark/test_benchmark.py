@@ -14,10 +14,10 @@ import pytest
 from helpers import ROOT, preset, tiny_config
 
 from cemrl_jax.agents.cemrl.phases import Sampling
-from cemrl_jax.benchmark import measure as benchmark
 from cemrl_jax.benchmark import report as benchmark_report
 from cemrl_jax.benchmark import startup
-from cemrl_jax.benchmark.measure import BenchmarkConfig, count_kernels
+from cemrl_jax.benchmark import sweep as benchmark
+from cemrl_jax.benchmark.sweep import BenchmarkConfig, count_kernels
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import ConfigError
 from cemrl_jax.envs.robots import HalfCheetah

@@ -1,6 +1,6 @@
 """Sweep of the half-cheetah at the original's network sizes: one H100, 8 minutes."""
 
-from cemrl_jax.benchmark.sweep import BenchmarkConfig
+from cemrl_jax.benchmark.settings import BenchmarkConfig
 from cemrl_jax.configs import cheetah_stationary_vel
 
 

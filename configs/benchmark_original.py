@@ -6,7 +6,7 @@ The original took 73 to 75 ms a reconstruction step and 27 to 30 ms a policy ste
 two cores (AMD EPYC).
 """
 
-from cemrl_jax.benchmark.sweep import BenchmarkConfig
+from cemrl_jax.benchmark.settings import BenchmarkConfig
 from cemrl_jax.configs import cheetah_stationary_vel
 
 

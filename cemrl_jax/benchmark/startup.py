@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.benchmark.sweep import BenchmarkConfig, Row, environment
+from cemrl_jax.benchmark.settings import BenchmarkConfig, environment
+from cemrl_jax.benchmark.timing import Row
 from cemrl_jax.config import Config
 from cemrl_jax.runtime import provenance
 

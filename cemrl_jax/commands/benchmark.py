@@ -10,8 +10,10 @@ import re
 from collections.abc import Iterable
 
 from cemrl_jax.benchmark import compiled, devices, predictions, report
+from cemrl_jax.benchmark.settings import BenchmarkConfig
 from cemrl_jax.benchmark.startup import measure_startup
-from cemrl_jax.benchmark.sweep import BenchmarkConfig, Row, sweep
+from cemrl_jax.benchmark.sweep import sweep
+from cemrl_jax.benchmark.timing import Row
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import ConfigError
 from cemrl_jax.runtime import compile_cache, files, parallel

@@ -16,8 +16,13 @@ from helpers import ROOT, preset, tiny_config
 from cemrl_jax.agents.cemrl.phases import Sampling
 from cemrl_jax.benchmark import report as benchmark_report
 from cemrl_jax.benchmark import startup
-from cemrl_jax.benchmark import sweep as benchmark
-from cemrl_jax.benchmark.sweep import BenchmarkConfig, count_kernels
+from cemrl_jax.benchmark import sweep as sweep_lib
+from cemrl_jax.benchmark.rollouts import measure_rollout
+from cemrl_jax.benchmark.settings import BenchmarkConfig
+from cemrl_jax.benchmark.subject import Subject
+from cemrl_jax.benchmark.sweep import sweep
+from cemrl_jax.benchmark.timing import Row, count_kernels
+from cemrl_jax.benchmark.updates import work
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import ConfigError
 from cemrl_jax.envs.robots import HalfCheetah
@@ -42,10 +47,10 @@ def tiny_benchmark(**changes) -> BenchmarkConfig:
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[benchmark.Row]:
+def rows() -> list[Row]:
     config = tiny_benchmark()
     config.validate(jax.local_device_count())
-    return list(benchmark.sweep(config, lambda text: None))
+    return list(sweep(config, lambda text: None))
 
 
 def numbers(tree) -> list[float]:
@@ -65,7 +70,7 @@ def run_script(monkeypatch, *arguments: str) -> int:
     return int(exit_.value.code or 0)
 
 
-def write_rows(path: pathlib.Path, rows: list[benchmark.Row]) -> str:
+def write_rows(path: pathlib.Path, rows: list[Row]) -> str:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
 
@@ -173,8 +178,8 @@ def test_every_number_of_a_row_is_finite_and_positive(rows):
 
 def test_a_rollout_on_real_physics_is_measured_though_it_keeps_what_would_break():
     config = tiny_config(env=preset("quickstart").env)
-    subject = benchmark.Subject.of(config)
-    row = benchmark.measure_rollout(subject, num_devices=1, num_repeats=1)
+    subject = Subject.of(config)
+    row = measure_rollout(subject, num_devices=1, num_repeats=1)
     assert row["env_steps_per_second"] > 0
     assert row["physics_steps_per_second"] == 5 * row["env_steps_per_second"]
 
@@ -206,11 +211,11 @@ def test_a_sweep_has_a_row_for_each_combination_and_measures_nothing_twice(
         measured.append(("updates", subject.config.sac.batch_size))
         return part
 
-    monkeypatch.setattr(benchmark, "measure_rollout", measure_rollout)
-    monkeypatch.setattr(benchmark, "measure_updates", measure_updates)
-    monkeypatch.setattr(benchmark, "prepare_replay", lambda *args: (part, None))
+    monkeypatch.setattr(sweep_lib, "measure_rollout", measure_rollout)
+    monkeypatch.setattr(sweep_lib, "measure_updates", measure_updates)
+    monkeypatch.setattr(sweep_lib, "prepare_replay", lambda *args: (part, None))
     config = tiny_benchmark(num_envs=(16, 32), batch_sizes=(16, 64))
-    done = list(benchmark.sweep(config, lambda text: None))
+    done = list(sweep(config, lambda text: None))
     assert {(row["num_envs"], row["batch_size"]) for row in done} == {
         *((16, 16), (32, 16), (16, 64), (32, 64))
     }
@@ -221,16 +226,16 @@ def test_a_sweep_has_a_row_for_each_combination_and_measures_nothing_twice(
 
 def test_no_measurement_begins_after_the_time_is_over(rows, monkeypatch):
     said = []
-    monkeypatch.setattr(benchmark, "prepare_replay", lambda *args: (rows[0], None))
-    assert not list(benchmark.sweep(tiny_benchmark(max_minutes=1e-6), said.append))
+    monkeypatch.setattr(sweep_lib, "prepare_replay", lambda *args: (rows[0], None))
+    assert not list(sweep(tiny_benchmark(max_minutes=1e-6), said.append))
     assert "are over" in said[-1]
 
 
 def test_flops_of_a_policy_step_are_those_of_its_matrix_products():
     config = tiny_config(sac__hidden_size=200, sac__num_layers=2)
-    subject = benchmark.Subject.of(config)
+    subject = Subject.of(config)
     worker = jax.eval_shape(lambda: subject.workers(2, 20, 20, 1))
-    flops = benchmark.work(subject, worker, Sampling(64))
+    flops = work(subject, worker, Sampling(64))
     obs_size, z_size, action_size = 2, 1, 1
     actor = _products(obs_size + z_size, 200, 200, 2 * action_size)
     critic = 2 * _products(obs_size + z_size + action_size, 200, 200, 1)
@@ -245,12 +250,12 @@ def test_flops_of_a_policy_step_are_those_of_its_matrix_products():
 
 def test_windows_of_a_segment_count_their_shared_embeddings_once():
     config = tiny_config(encoder__window_steps=6, encoder__width_factor=40.0)
-    worker = jax.eval_shape(lambda: benchmark.Subject.of(config).workers(2, 20, 20, 1))
+    worker = jax.eval_shape(lambda: Subject.of(config).workers(2, 20, 20, 1))
     runs = Sampling(64, windows_per_segment=8)
 
     def count(sampling, independent):
         config.sac.independent_transitions = independent
-        return benchmark.work(benchmark.Subject.of(config), worker, sampling)
+        return work(Subject.of(config), worker, sampling)
 
     single, shared, both = (
         count(Sampling(64), False),
@@ -273,7 +278,7 @@ def _products(*widths: int) -> int:
 
 
 def test_the_script_writes_rows_tables_and_plots(rows, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "sweep", lambda config, say: iter(rows))
+    monkeypatch.setattr(sweep_lib, "sweep", lambda config, say: iter(rows))
     code = run_script(
         monkeypatch,
         "--config=" + str(ROOT / "configs" / "benchmark_cpu.py"),

@@ -157,14 +157,13 @@ def elbo_loss(
     prior_mean, prior_std = world_model.prior(params)
     kl_z = normal_kl(posterior.mean, posterior.std, prior_mean, prior_std)
     kl_y = uniform_kl(posterior.probs)
-    per_class = -nll[:, None, :] - settings.kl_z_weight * kl_z
+    weights, class_cost = posterior.probs, kl_y
     if settings.component_constraint:
         label = jax.nn.one_hot(batch.current.task.base, posterior.probs.shape[-1])
-        label = label[:, None, :]
-        log_label = (label * log_probs(posterior.probs)).sum(-1)
-        elbo = (label * per_class).sum(-1) + settings.kl_y_weight * log_label
-    else:
-        elbo = (posterior.probs * per_class).sum(-1) - settings.kl_y_weight * kl_y
+        weights = label[:, None, :]
+        class_cost = -(weights * log_probs(posterior.probs)).sum(-1)
+    per_class = -nll[:, None, :] - settings.kl_z_weight * kl_z
+    elbo = (weights * per_class).sum(-1) - settings.kl_y_weight * class_cost
     loss = -elbo.sum(-1)
     probs = posterior.probs.mean(-2)
     values = {

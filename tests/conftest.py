@@ -11,12 +11,24 @@ os.environ["XLA_FLAGS"] = (
 
 import jax
 import pytest
+from compiled import own_copy
+from jax.experimental.compilation_cache import compilation_cache
 
 import cemrl_jax  # noqa: F401
 
 _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-jax.config.update("jax_compilation_cache_dir", str(_CACHE / "cemrl_jax"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_cache() -> Iterator[None]:
+    """Keeps all programs: together the small ones take as long as the large ones."""
+    with own_copy(_CACHE / "cemrl_jax_tests") as folder:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        # Else an entry's key would depend on where the folder is.
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+        compilation_cache.reset_cache()  # it may have been asked for already
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

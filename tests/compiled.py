@@ -25,19 +25,19 @@ def own_copy(shared: pathlib.Path) -> Iterator[pathlib.Path]:
     shared.mkdir(parents=True, exist_ok=True)
     own = pathlib.Path(tempfile.mkdtemp(prefix="session-", dir=shared))
     for entry in shared.iterdir():
-        if entry.stat().st_mtime < time.time() - WEEK:
-            _remove(entry)
-        elif entry.is_file():
-            os.link(entry, own / entry.name)
+        with contextlib.suppress(OSError):  # gone by now, or links are not supported
+            if entry.stat().st_mtime < time.time() - WEEK:
+                _remove(entry)
+            elif entry.is_file():
+                os.link(entry, own / entry.name)
     yield own
     for entry in own.iterdir():
-        with contextlib.suppress(FileExistsError):
-            os.link(entry, shared / entry.name)
-    shutil.rmtree(own)
+        entry.replace(shared / entry.name)
+    shutil.rmtree(own)  # with the links: to replace a file by itself does nothing
 
 
 def _remove(entry: pathlib.Path) -> None:
     if entry.is_dir():
         shutil.rmtree(entry, ignore_errors=True)
     else:
-        entry.unlink(missing_ok=True)
+        entry.unlink()

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.agents.algorithms import make_algorithm
 from cemrl_jax.config import Config, ConfigError
+from cemrl_jax.training import state
 
 MAY_CHANGE = (
     "output_dir",
@@ -119,7 +119,5 @@ def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _shapes(config: Config) -> Any:
-    algorithm = make_algorithm(config, config.env.make())
-    learner = jax.eval_shape(algorithm.init, jax.random.key(0))
-    leaves, structure = jax.tree.flatten(learner)
+    leaves, structure = jax.tree.flatten(state.learner_shapes(config))
     return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]

@@ -23,6 +23,7 @@ from cemrl_jax.training.state import (
     example_transition,
     first,
     initial_worker,
+    learner_shapes,
 )
 
 LATEST = "latest"
@@ -125,9 +126,7 @@ class Reopened:
         """
         if not self.points:
             return None
-        config = self.runs[0].config
-        algorithm = make_algorithm(config, config.env.make())
-        like = jax.eval_shape(algorithm.init, jax.random.key(0))
+        like = learner_shapes(self.runs[0].config)
         learner = seeds.stack([point.learner(like) for point in self.points])
         worker = _worker(self.runs, self.points)
         if parallel.is_first_process():
@@ -302,9 +301,8 @@ def with_weights(
       ConfigError: no run, or networks of other shapes.
     """
     changes.check_weights(config_lib.load(directory / "config.json"), config)
-    algorithm = make_algorithm(config, config.env.make())
-    like = jax.eval_shape(algorithm.init, jax.random.key(0))
     with Checkpoints(directory / "checkpoints", read_only=True) as saved:
-        trained = saved.learner(saved.best(), like)
+        trained = saved.learner(saved.best(), learner_shapes(config))
+    algorithm = make_algorithm(config, config.env.make())
     transfer = lambda learner: algorithm.transfer(learner, trained)  # noqa: E731
     return seeds.for_seeds(transfer, num_seeds)(learner)

@@ -130,8 +130,7 @@ def describe(config: Config, num_seeds: int = 1) -> str:
     """Returns what a run, or each of so many seeds, will do and its memory."""
     env, devices = config.env.make(), jax.devices()
     algorithm = make_algorithm(config, env)
-    learner = jax.eval_shape(algorithm.init, jax.random.key(0))
-    params = algorithm.num_parameters(learner)
+    params = algorithm.num_parameters(state.learner_shapes(config))
     tasks = make_pools(config)["train"]
     memory = state.shapes(config, num_seeds, tasks, num_devices=1).worker.replay
     num_envs, length = config.rollout.num_envs, config.replay_length

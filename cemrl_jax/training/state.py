@@ -111,6 +111,12 @@ def initial_worker(
     return parallel.on_each_device(make, _join(keys, 1), seeds.stack(pools))
 
 
+def learner_shapes(config: Config) -> Any:
+    """Returns the shapes of a seed's learner."""
+    algorithm = make_algorithm(config, config.env.make())
+    return jax.eval_shape(algorithm.init, jax.random.key(0))
+
+
 def shapes(
     config: Config,
     num_seeds: int,

@@ -1,14 +1,25 @@
-"""Programs that earlier sessions of tests compiled, small ones too."""
+"""Programs that earlier sessions and earlier tests compiled, small ones too."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cemrl_jax.commands import train
+from cemrl_jax.config import Config
+from cemrl_jax.runtime import parallel
+from cemrl_jax.training import loop, programs, resume, state
 
 WEEK = 7 * 24 * 3600.0
+_COMPILE, _LOWER = programs.compile_programs, state.lower_init
+_TRACE = state.learner_shapes
 
 
 @contextlib.contextmanager
@@ -34,6 +45,63 @@ def own_copy(shared: pathlib.Path) -> Iterator[pathlib.Path]:
     for entry in own.iterdir():
         entry.replace(shared / entry.name)
     shutil.rmtree(own)  # with the links: to replace a file by itself does nothing
+
+
+def share(patch: pytest.MonkeyPatch) -> None:
+    """Lets runs of one configuration share what they compile, which takes longest.
+
+    Tracing is most of it, and no cache of JAX keeps what was traced.
+    """
+    compiled: dict[str, programs.Programs] = {}
+    begun: dict[str, Any] = {}
+    traced: dict[str, Any] = {}
+
+    def compile_or_share(
+        config: Config, numbers: list[int], pools: Any, *rest: Any, **more: Any
+    ) -> programs.Programs:
+        key = f"{_what_is_compiled(config)} {len(numbers)} {more.get('begins')}"
+        if key not in compiled:
+            compiled[key] = _COMPILE(config, numbers, pools, *rest, **more)
+        ours = compiled[key]
+        parts = programs.evaluation_parts(config, numbers, pools)
+        evaluate = dataclasses.replace(ours.evaluate, parts=parts)
+        return dataclasses.replace(ours, evaluate=evaluate)
+
+    def lower_or_share(config: Config, num_seeds: int) -> Any:
+        key = f"{_what_is_compiled(config)} {num_seeds}"
+        if key not in begun:
+            begun[key] = _Lowered(_LOWER(config, num_seeds))
+        return begun[key]
+
+    def trace_or_share(config: Config) -> Any:
+        key = _what_is_compiled(config)
+        if key not in traced:
+            traced[key] = _TRACE(config)
+        return traced[key]
+
+    for module in (loop, train):
+        patch.setattr(module, "compile_programs", compile_or_share)
+    patch.setattr(state, "lower_init", lower_or_share)
+    for module in (state, resume):
+        patch.setattr(module, "learner_shapes", trace_or_share)
+
+
+class _Lowered:
+    """Something lowered, compiled once."""
+
+    def __init__(self, lowered: Any) -> None:
+        self._lowered, self._compiled = lowered, {}
+
+    def compile(self, compiler_options: Any = None) -> Any:
+        key = str(compiler_options)
+        if key not in self._compiled:
+            self._compiled[key] = self._lowered.compile(compiler_options)
+        return self._compiled[key]
+
+
+def _what_is_compiled(config: Config) -> str:
+    elsewhere = dataclasses.replace(config, seed=0, name="", output_dir="")
+    return f"{elsewhere} {parallel.num_devices()}"
 
 
 def _remove(entry: pathlib.Path) -> None:

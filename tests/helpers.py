@@ -5,11 +5,15 @@ import dataclasses
 import importlib
 import importlib.util
 import pathlib
+import runpy
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from cemrl_jax.agents.cemrl.agent import Agent
 from cemrl_jax.agents.cemrl.build import make_agent
@@ -236,6 +240,16 @@ def run_training(
     with Storage(directory, config.checkpoint.keep, run.collects) as saved, progress:
         loop.train(run, progress, saved, stop)
     return run
+
+
+def call_script(
+    name: str, arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> int:
+    """Runs a script in this process, which goes on; returns its exit code."""
+    monkeypatch.setattr(sys, "argv", [f"scripts/{name}.py", *arguments])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
+    return int(end.value.code or 0)
 
 
 def read_rows(directory: pathlib.Path) -> list[dict[str, str]]:

@@ -2,16 +2,12 @@ import importlib
 import itertools
 import json
 import math
-import os
 import pathlib
-import runpy
-import sys
-from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
 import pytest
-from helpers import ROOT, preset, tiny_config
+from helpers import ROOT, call_script, preset, tiny_config
 
 from cemrl_jax.agents.cemrl.phases import Sampling
 from cemrl_jax.benchmark import report as benchmark_report
@@ -55,19 +51,6 @@ def rows() -> list[Row]:
 
 def numbers(tree) -> list[float]:
     return [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, int | float)]
-
-
-def run_script(monkeypatch, *arguments: str) -> int:
-    """The exit code of `scripts/benchmark.py`."""
-
-    def leave(code: int) -> NoReturn:
-        raise SystemExit(code)
-
-    monkeypatch.setattr(os, "_exit", leave)
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
-    with pytest.raises(SystemExit) as exit_:
-        runpy.run_path(str(ROOT / "scripts" / "benchmark.py"), run_name="__main__")
-    return int(exit_.value.code or 0)
 
 
 def write_rows(path: pathlib.Path, rows: list[Row]) -> str:
@@ -279,12 +262,11 @@ def _products(*widths: int) -> int:
 
 def test_the_script_writes_rows_tables_and_plots(rows, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sweep_lib, "sweep", lambda config, say: iter(rows))
-    code = run_script(
-        monkeypatch,
+    arguments = [
         "--config=" + str(ROOT / "configs" / "benchmark_cpu.py"),
         f"--config.output_dir={tmp_path / 'new'}",
-    )
-    assert code == 0
+    ]
+    assert call_script("benchmark", arguments, monkeypatch) == 0
     (file,) = (tmp_path / "new").glob("benchmark_cpu_cpu_*.jsonl")
     assert benchmark_report.read_rows(file) == json.loads(json.dumps(rows))
     assert "| devices | envs | env steps/s |" in capsys.readouterr().out
@@ -300,7 +282,7 @@ def test_compare_prints_the_ratio_of_two_files(rows, tmp_path, monkeypatch, caps
         write_rows(tmp_path / f"{name}.jsonl", part)
         for name, part in (("a", rows), ("b", faster))
     ]
-    assert run_script(monkeypatch, "--compare", *files) == 0
+    assert call_script("benchmark", ["--compare", *files], monkeypatch) == 0
     lines = capsys.readouterr().out.splitlines()
     (updates,) = [line for line in lines if line.startswith("fused updates/s")]
     assert updates.endswith("3.00")
@@ -339,7 +321,7 @@ def test_the_table_compares_with_the_original_at_its_sizes_only(rows):
 )
 def test_bad_input_exits_with_two_and_a_message(arguments, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    assert run_script(monkeypatch, *arguments) == 2
+    assert call_script("benchmark", arguments, monkeypatch) == 2
     assert capsys.readouterr().err.startswith("error: ")
 
 

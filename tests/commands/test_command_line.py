@@ -3,11 +3,9 @@ import json
 import os
 import pathlib
 import re
-import runpy
 import shutil
 import subprocess
 import sys
-from typing import NoReturn
 
 import jax
 import numpy as np
@@ -16,6 +14,7 @@ from helpers import (
     HAS_METAWORLD,
     PRESETS,
     ROOT,
+    call_script,
     preset,
     random_transitions,
     tiny_config,
@@ -33,16 +32,6 @@ from cemrl_jax.envs.tasks import Direction
 from cemrl_jax.runtime import provenance
 
 DEBUG = str(ROOT / "configs" / "debug.py")
-
-
-@pytest.fixture(autouse=True)
-def exit_with_an_exception(monkeypatch):
-    """A script that leaves at once must not take the tests with it."""
-
-    def leave(code: int) -> NoReturn:
-        raise SystemExit(code)
-
-    monkeypatch.setattr(os, "_exit", leave)
 
 
 def overridden(*arguments: str) -> Config:
@@ -207,20 +196,17 @@ def test_file_without_a_configuration_is_named(name, text, message, tmp_path):
 # ---------------------------------------------------------------- scripts
 
 
-def call_script(
+def called(
     name: str, arguments: list[str], monkeypatch, capsys
 ) -> tuple[int, str, str]:
-    """Runs a script in this process; returns its exit code and what it printed."""
-    monkeypatch.setattr(sys, "argv", [f"scripts/{name}.py", *arguments])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
-    printed = capsys.readouterr()
+    """Returns a script's exit code and what it printed."""
+    code, printed = call_script(name, arguments, monkeypatch), capsys.readouterr()
     assert "Traceback" not in printed.err
-    return int(end.value.code or 0), printed.out, printed.err
+    return code, printed.out, printed.err
 
 
 def test_help_mentions_every_field(monkeypatch, capsys):
-    code, out, _ = call_script("train", ["--help"], monkeypatch, capsys)
+    code, out, _ = called("train", ["--help"], monkeypatch, capsys)
     assert code == 0
     for path in config_lib.field_paths(Config()):
         assert f"--config.{path}=" in out
@@ -232,7 +218,7 @@ def test_check_accepts_a_valid_configuration_and_writes_nothing(
     monkeypatch, capsys, tmp_path
 ):
     arguments = [f"--config={DEBUG}", "--check", f"--config.output_dir={tmp_path}/out"]
-    code, out, _ = call_script("train", arguments, monkeypatch, capsys)
+    code, out, _ = called("train", arguments, monkeypatch, capsys)
     assert (code, out) == (0, "the configuration is valid\n")
     assert list(tmp_path.iterdir()) == []
 
@@ -254,7 +240,7 @@ def test_bad_input_exits_2_with_a_message_and_writes_nothing(
     arguments, message, monkeypatch, capsys, tmp_path
 ):
     monkeypatch.chdir(tmp_path)
-    code, out, err = call_script("train", arguments, monkeypatch, capsys)
+    code, out, err = called("train", arguments, monkeypatch, capsys)
     assert code == 2
     assert err.startswith("error: ")
     assert message in err
@@ -273,7 +259,7 @@ def test_bad_input_to_evaluate_exits_2_and_writes_nothing(
     arguments, message, monkeypatch, capsys, tmp_path
 ):
     monkeypatch.chdir(tmp_path)
-    code, _, err = call_script("evaluate", arguments, monkeypatch, capsys)
+    code, _, err = called("evaluate", arguments, monkeypatch, capsys)
     assert code == 2
     assert message in err
     assert list(tmp_path.iterdir()) == []
@@ -288,7 +274,7 @@ def saved_config(folder: pathlib.Path, output_dir: str) -> str:
 def test_an_output_folder_below_a_file_is_named(monkeypatch, capsys, tmp_path):
     (tmp_path / "file").write_text("")
     path = saved_config(tmp_path, str(tmp_path / "file" / "below"))
-    code, _, err = call_script("train", [f"--config={path}"], monkeypatch, capsys)
+    code, _, err = called("train", [f"--config={path}"], monkeypatch, capsys)
     assert code in (1, 2)
     assert str(tmp_path / "file") in err
 
@@ -310,7 +296,7 @@ def test_a_run_folder_that_exists_is_refused_and_left_alone(
     folder = tmp_path / "point-vel" / "noon-0"
     folder.mkdir(parents=True)
     path = saved_config(tmp_path, str(tmp_path))
-    code, _, err = call_script("train", [f"--config={path}"], monkeypatch, capsys)
+    code, _, err = called("train", [f"--config={path}"], monkeypatch, capsys)
     assert code == 2
     assert f"{folder} exists already" in err
     assert list(folder.iterdir()) == []
@@ -437,9 +423,9 @@ def test_build_engine_says_where_the_engine_is_or_what_is_missing(
     monkeypatch.setattr(mujoco_ffi, "library_path", lambda: path)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.delenv("CXX", raising=False)
-    code, out, err = call_script("build_engine", [], monkeypatch, capsys)
+    code, out, err = called("build_engine", [], monkeypatch, capsys)
     assert (code, out) == (1, "")
     assert err.startswith("error: the engine mujoco_ffi is built on Linux by a C++")
     path.touch()
-    code, out, _ = call_script("build_engine", [], monkeypatch, capsys)
+    code, out, _ = called("build_engine", [], monkeypatch, capsys)
     assert (code, out) == (0, f"the engine mujoco_ffi was built before: {path}\n")

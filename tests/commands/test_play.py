@@ -50,6 +50,7 @@ def test_the_strip_of_a_run_is_a_picture(directory, monkeypatch, capsys):
     assert len(np.unique(picture.reshape(-1, 4), axis=0)) > 10
 
 
+@pytest.mark.usefixtures("own_programs")
 def test_what_broke_a_run_is_drawn(monkeypatch, tmp_path, capsys):
     plt = pytest.importorskip("matplotlib.pyplot")
     use_devices(monkeypatch, 2)

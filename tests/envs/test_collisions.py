@@ -46,7 +46,11 @@ def depths(engine, file):
 
 @pytest.mark.parametrize(
     ("multiccd", "num_elsewhere"),
-    [("enable", 0), ("disable", 0), ("disable", collisions.MOST // 4 + 4)],
+    [
+        ("enable", 0),
+        pytest.param("disable", 0, marks=pytest.mark.slow),
+        ("disable", collisions.MOST // 4 + 4),
+    ],
 )
 def test_a_box_is_pressed_into_a_mesh_as_deep_as_in_c(
     multiccd, num_elsewhere, tmp_path

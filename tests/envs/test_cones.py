@@ -53,12 +53,14 @@ def test_weights_are_the_costs_derivatives(dim):
         both_sides=0,
     )
     flat = residual.T.reshape(-1)
-    forces = problem.weigh(flat, flat).reshape(dim, count).T
-    slopes = jax.vmap(jax.grad(cone_cost))(residual, stiffness, friction)
+    weigh = jax.jit(problem.weigh)
+    forces = weigh(flat, flat).reshape(dim, count).T
+    slopes = jax.jit(jax.vmap(jax.grad(cone_cost)))(residual, stiffness, friction)
     np.testing.assert_allclose(forces, slopes, rtol=1e-4, atol=1e-5)
     unit = jnp.repeat(jnp.eye(dim)[..., None], count, -1).reshape(dim, -1)
-    weights = problem.weigh(flat, unit).reshape(dim, dim, count).transpose(2, 0, 1)
-    curvature = jax.vmap(jax.hessian(cone_cost))(residual, stiffness, friction)
+    weights = weigh(flat, unit).reshape(dim, dim, count).transpose(2, 0, 1)
+    hessian = jax.jit(jax.vmap(jax.hessian(cone_cost)))
+    curvature = hessian(residual, stiffness, friction)
     np.testing.assert_allclose(weights, curvature, rtol=1e-4, atol=1e-4)
 
 

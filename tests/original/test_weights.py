@@ -1,15 +1,13 @@
 """Importing the original's weights: names, checks, and the script from end to end."""
 
 import functools
-import pathlib
-import subprocess
-import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import call_script
 
 from cemrl_jax.agents.cemrl.agent import Agent
 from cemrl_jax.agents.cemrl.build import make_agent
@@ -21,7 +19,6 @@ from cemrl_jax.original.weights import (
     unused,
 )
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
 OBS_SIZE, ACTION_SIZE = 2, 1
 TORCH_NAMES = {
     "encoder/shared/": "encoder/shared_encoder.",
@@ -172,16 +169,6 @@ def test_bad_arrays_are_named(change, message):
         import_weights(agent, fresh(agent, 0), arrays)
 
 
-def run_script(script, *arguments):
-    return subprocess.run(
-        [sys.executable, ROOT / "scripts" / f"{script}.py", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
-
-
 @pytest.fixture
 def config_file(tmp_path):
     """Returns a preset of short episodes of the point, and its agent's arrays."""
@@ -200,18 +187,15 @@ def config_file(tmp_path):
     return path, originals(make_agent(config, env.obs_size, env.action_size))
 
 
-def test_imported_run_can_be_evaluated(tmp_path, config_file):
+def test_imported_run_can_be_evaluated(tmp_path, config_file, monkeypatch):
     path, arrays = config_file
     np.savez(tmp_path / "weights.npz", **as_torch_of_all(arrays))
-    result = run_script(
-        "import_weights",
-        f"--config={path}",
-        f"--weights={tmp_path / 'weights.npz'}",
-        f"--run={tmp_path / 'run'}",
-    )
-    assert result.returncode == 0, result.stderr
-    result = run_script("evaluate", f"--run={tmp_path / 'run'}", "--episodes=1")
-    assert result.returncode == 0, result.stderr
+    run = f"--run={tmp_path / 'run'}"
+    weights = f"--weights={tmp_path / 'weights.npz'}"
+    arguments = [f"--config={path}", weights, run]
+    assert call_script("import_weights", arguments, monkeypatch) == 0
+    arguments = [run, "--episodes=1", "--compile-cache=off"]
+    assert call_script("evaluate", arguments, monkeypatch) == 0
     assert (tmp_path / "run" / "evaluation.csv").is_file()
 
 
@@ -221,19 +205,18 @@ def as_torch_of_all(arrays):
     return as_torch({k: v for k, v in arrays.items() if k not in alone}) | alone
 
 
-def test_folder_of_arrays_with_one_missing_is_refused(tmp_path, config_file):
+def test_folder_of_arrays_with_one_missing_is_refused(
+    tmp_path, config_file, monkeypatch, capsys
+):
     path, arrays = config_file
     arrays.pop("encoder/class_head/bias")
     for name, array in arrays.items():
         file = tmp_path / "weights" / f"{name}.npy"
         file.parent.mkdir(parents=True, exist_ok=True)
         np.save(file, array)
-    result = run_script(
-        "import_weights",
-        f"--config={path}",
-        f"--weights={tmp_path / 'weights'}",
-        f"--run={tmp_path / 'run'}",
-    )
-    assert result.returncode == 2
-    assert "missing array encoder/class_head/bias" in result.stderr
+    weights = f"--weights={tmp_path / 'weights'}"
+    run = f"--run={tmp_path / 'run'}"
+    arguments = [f"--config={path}", weights, run]
+    assert call_script("import_weights", arguments, monkeypatch) == 2
+    assert "missing array encoder/class_head/bias" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

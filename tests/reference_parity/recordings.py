@@ -97,6 +97,21 @@ def cases(file, having=None):
     return [case for case in found if any(having in step for step in case.steps)]
 
 
+def slow_ones(found):
+    """Returns the cases each of whose settings other cases have as well.
+
+    The fast suite has each setting, the slow one all combinations. The last cases come
+    first: those of the original's size are the first.
+    """
+    seen, slow = set(), set()
+    for case in reversed(found):
+        settings = set(case.name.split("_"))
+        if settings <= seen:
+            slow.add(case)
+        seen |= settings
+    return slow
+
+
 def weights(case):
     """Returns the weights that a case starts with, by the original's names."""
     owner = Group(case.file, f"{case.meta.get('weights_id') or case.name}/")

@@ -23,7 +23,7 @@ from closeness import (
     assert_gradients_close,
     assert_steps_close,
 )
-from recordings import cases
+from recordings import cases, slow_ones
 
 from cemrl_jax.agents.cemrl.losses import (
     class_gaussians,
@@ -34,11 +34,20 @@ from cemrl_jax.agents.cemrl.losses import (
 )
 from cemrl_jax.agents.distributions import log_probs, normal_kl, uniform_kl
 
-every_case = pytest.mark.parametrize("case", cases("elbo"), ids=str)
+CASES = cases("elbo")
+SLOW = slow_ones(CASES)
+
+
+def param(case, *number):
+    name = "-".join(map(str, (case, *number)))
+    marks = [pytest.mark.slow] if case in SLOW else []
+    return pytest.param(case, *number, marks=marks, id=name)
+
+
+every_case = pytest.mark.parametrize("case", [param(case) for case in CASES])
 every_step = pytest.mark.parametrize(
     ("case", "number"),
-    [(case, number) for case in cases("elbo") for number in range(len(case.steps))],
-    ids=str,
+    [param(case, number) for case in CASES for number in range(len(case.steps))],
 )
 
 

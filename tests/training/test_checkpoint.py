@@ -101,7 +101,9 @@ class StoppedAtEpoch2(Progress):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("schedule", ["fused", "alternating"])
+@pytest.mark.parametrize(
+    "schedule", ["fused", pytest.param("alternating", marks=pytest.mark.slow)]
+)
 def test_stop_and_resume_gives_the_same_rows_to_the_last_digit(
     schedule, monkeypatch, tmp_path
 ):

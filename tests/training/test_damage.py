@@ -61,7 +61,10 @@ def flip(path: pathlib.Path, place: float) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize(
+    "place",
+    [0.5, *(pytest.param(place, marks=pytest.mark.slow) for place in (0.1, 0.9))],
+)
 def test_a_changed_byte_in_a_checkpoint_changes_nothing_or_is_found(
     place, run, monkeypatch
 ):

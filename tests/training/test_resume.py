@@ -51,25 +51,10 @@ def assert_equal_runs(first: Any, second: Any) -> None:
     assert not [path for path, differs in changed(before, after).items() if differs]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once():
-    """Lets groups of runs of one kind share what they compile, which takes longest."""
-    compiled: dict[str, Any] = {}
-    compile_all = loop.compile_programs
-
-    def compile_or_share(config: Any, numbers: Any, *rest: Any, **more: Any) -> Any:
-        kind = (config.train.schedule, parallel.num_devices(), config.replay_length)
-        key = f"{kind} {numbers}"
-        if key not in compiled:
-            compiled[key] = compile_all(config, numbers, *rest, **more)
-        return compiled[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "compile_programs", compile_or_share)
-        yield
-
-
-@pytest.fixture(scope="module", params=["fused", "alternating"])
+@pytest.fixture(
+    scope="module",
+    params=["fused", pytest.param("alternating", marks=pytest.mark.slow)],
+)
 def whole(request, tmp_path_factory) -> Any:
     """A run that was never stopped, on one device."""
     config = tiny_config(

@@ -37,7 +37,9 @@ def folders_of(config):
     return sorted(runs.iterdir(), key=lambda x: int(x.name.rsplit("-", 1)[1]))
 
 
-@pytest.mark.parametrize("schedule", ["fused", "alternating"])
+@pytest.mark.parametrize(
+    "schedule", ["fused", pytest.param("alternating", marks=pytest.mark.slow)]
+)
 def test_each_seed_learns_what_it_would_alone_up_to_rounding(
     schedule, monkeypatch, tmp_path
 ):
@@ -85,6 +87,7 @@ def test_the_replay_of_all_seeds_exists_once(monkeypatch, tmp_path):
     assert set(seen) == {1}  # its lines; everything else is smaller
 
 
+@pytest.mark.usefixtures("own_programs")
 def test_a_seed_that_fails_is_marked_and_the_others_go_on(
     monkeypatch, tmp_path, capsys
 ):

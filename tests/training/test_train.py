@@ -306,6 +306,7 @@ def test_what_does_not_fit_is_refused_and_names_the_field_to_lower(monkeypatch):
         programs.check_memory(config)
 
 
+@pytest.mark.usefixtures("own_programs")
 def test_a_number_that_is_not_finite_ends_the_run_and_is_named(monkeypatch, tmp_path):
     use_devices(monkeypatch, 1)
 
@@ -331,6 +332,7 @@ def test_a_number_that_is_not_finite_ends_the_run_and_is_named(monkeypatch, tmp_
         assert failed.latest() == 1
 
 
+@pytest.mark.usefixtures("own_programs")
 def test_gradients_that_stay_bad_end_the_run_and_single_ones_do_not(
     monkeypatch, tmp_path
 ):

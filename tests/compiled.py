@@ -7,7 +7,7 @@ import pathlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +18,8 @@ from cemrl_jax.runtime import parallel
 from cemrl_jax.training import loop, programs, resume, state
 
 WEEK = 7 * 24 * 3600.0
+FEW = 4
+"""Configurations whose programs are kept: a process can hold only so many."""
 _COMPILE, _LOWER = programs.compile_programs, state.lower_init
 _TRACE = state.learner_shapes
 
@@ -60,30 +62,33 @@ def share(patch: pytest.MonkeyPatch) -> None:
         config: Config, numbers: list[int], pools: Any, *rest: Any, **more: Any
     ) -> programs.Programs:
         key = f"{_what_is_compiled(config)} {len(numbers)} {more.get('begins')}"
-        if key not in compiled:
-            compiled[key] = _COMPILE(config, numbers, pools, *rest, **more)
-        ours = compiled[key]
+        make = lambda: _COMPILE(config, numbers, pools, *rest, **more)  # noqa: E731
+        ours = _kept(compiled, key, make)
         parts = programs.evaluation_parts(config, numbers, pools)
         evaluate = dataclasses.replace(ours.evaluate, parts=parts)
         return dataclasses.replace(ours, evaluate=evaluate)
 
     def lower_or_share(config: Config, num_seeds: int) -> Any:
         key = f"{_what_is_compiled(config)} {num_seeds}"
-        if key not in begun:
-            begun[key] = _Lowered(_LOWER(config, num_seeds))
-        return begun[key]
+        return _kept(begun, key, lambda: _Lowered(_LOWER(config, num_seeds)))
 
     def trace_or_share(config: Config) -> Any:
-        key = _what_is_compiled(config)
-        if key not in traced:
-            traced[key] = _TRACE(config)
-        return traced[key]
+        return _kept(traced, _what_is_compiled(config), lambda: _TRACE(config))
 
     for module in (loop, train):
         patch.setattr(module, "compile_programs", compile_or_share)
     patch.setattr(state, "lower_init", lower_or_share)
     for module in (state, resume):
         patch.setattr(module, "learner_shapes", trace_or_share)
+
+
+def _kept(few: dict[str, Any], key: str, make: Callable[[], Any]) -> Any:
+    """Returns what is kept under a key, made if it is not; forgets the oldest."""
+    if key not in few:
+        while len(few) >= FEW:
+            few.pop(next(iter(few)))
+        few[key] = make()
+    return few[key]
 
 
 class _Lowered:

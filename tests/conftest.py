@@ -17,7 +17,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 import cemrl_jax  # noqa: F401
 
-MANY_PIECES = 20_000
+MANY_PIECES = 10_000
 """A process may hold 65,530, and each program takes dozens; beyond that loading one is
 a segmentation fault."""
 _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()

@@ -27,7 +27,7 @@ from cemrl_jax.commands import train as command
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.envs.robots import HalfCheetah
 from cemrl_jax.runtime import parallel
-from cemrl_jax.training import changes, loop, resume, signals, storage
+from cemrl_jax.training import changes, resume, signals, storage
 from cemrl_jax.training.checkpoint import Checkpoints
 from cemrl_jax.training.lock import Lock
 
@@ -223,7 +223,6 @@ def test_a_run_that_does_not_fit_is_refused_before_its_replay_is_read(
 
     use_devices(monkeypatch, 1)
     monkeypatch.setattr(resume.Reopened, "restore", read)
-    monkeypatch.setattr(command, "compile_programs", loop.compile_programs)
     monkeypatch.setattr(parallel, "memory_bytes", lambda: 1000)
     config = config_lib.load(whole.directory / "config.json")
     config.train.num_epochs = 3

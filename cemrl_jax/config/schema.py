@@ -161,6 +161,8 @@ class SACConfig:
       num_layers: number of hidden layers.
       critic_layer_norm: normalise the critic's hidden layers, which keeps it from
         running away at higher learning rates.
+      normalize_obs: show actor and critic observations with the mean and the scale taken
+        out, as the world model sees them; raw otherwise, as in the original.
       clipped_double_q: believe the lower of the critic's two values; otherwise their
         mean, which expects more of what was seldom tried.
       discount: of future rewards.
@@ -180,6 +182,7 @@ class SACConfig:
     hidden_size: int = 300
     num_layers: int = 3
     critic_layer_norm: bool = False
+    normalize_obs: bool = False
     clipped_double_q: bool = True
     discount: float = 0.99
     reward_scale: float = 1.0

@@ -15,7 +15,13 @@ from cemrl_jax.data.types import Transition
 
 with contextlib.redirect_stdout(io.StringIO()):  # brax imports MJX: Warp is missing
     from brax.training.acme import running_statistics
-    from brax.training.acme.running_statistics import RunningStatisticsState
+    from brax.training.acme.running_statistics import (
+        NestedMeanStd,
+        RunningStatisticsState,
+    )
+
+FARTHEST = 10.0
+"""Standard deviations from the mean, of what a policy sees at most."""
 
 
 def init(obs_size: int, action_size: int) -> RunningStatisticsState:
@@ -41,10 +47,28 @@ def normalize(state: RunningStatisticsState, transitions: Transition) -> Transit
     return transitions.replace(**scaled)
 
 
+def normalize_obs(state: RunningStatisticsState, obs: Array) -> Array:
+    """Returns observations normalised, none further than `FARTHEST` from the mean.
+
+    What hardly ever changed until now has a tiny standard deviation: were it to change
+    there would be no limit.
+    """
+    scaled: Any = running_statistics.normalize(
+        {"obs": obs}, _of(state, "obs"), max_abs_value=FARTHEST
+    )
+    return scaled["obs"]
+
+
 def features(scaled: Transition) -> Array:
     """Joins normalised transitions to the encoder's input `[..., F]`."""
     parts = [scaled.obs, scaled.action, scaled.reward[..., None], scaled.next_obs]
     return jnp.concatenate(parts, -1)
+
+
+def _of(state: RunningStatisticsState, part: str) -> NestedMeanStd:
+    mean: Any = state.mean
+    std: Any = state.std
+    return NestedMeanStd(mean={part: mean[part]}, std={part: std[part]})
 
 
 def _parts(transitions: Transition) -> Any:

@@ -80,6 +80,8 @@ class Agent:
       discount: of future rewards.
       reward_scale: factor on rewards in SAC.
       target_rate: share of the critic that enters its target in a step.
+      normalize_obs: whether actor and critic see observations normalised; the original's
+        see them raw.
       clipped_double_q: believe the lower of the critic's two values, not their mean.
       target_entropy: entropy that the temperature aims at, nats.
       loss_weight_rate: share of new errors in the loss weights of a fused update.
@@ -107,6 +109,7 @@ class Agent:
     discount: float
     reward_scale: float
     target_rate: float
+    normalize_obs: bool
     clipped_double_q: bool
     target_entropy: float
     loss_weight_rate: float
@@ -252,6 +255,12 @@ class Agent:
             next_obs=scaled.next_obs[..., : self.seen_size],
         )
 
+    def seen(self, learner: LearnerState, obs: Array) -> Array:
+        """Returns raw observations `[..., obs_size]` as actor and critic see them."""
+        if not self.normalize_obs:
+            return obs
+        return normalizer.normalize_obs(learner.normalizer, obs)
+
     def sample_action(
         self, params: Params, obs: Array, z: Array, noise: Array
     ) -> tuple[Array, Array]:
@@ -305,10 +314,16 @@ class Agent:
         )
 
     def act(
-        self, params: Params, obs: Array, z: Array, key: Array, quiet: Array | bool
+        self,
+        learner: LearnerState,
+        obs: Array,
+        z: Array,
+        key: Array,
+        quiet: Array | bool,
     ) -> Array:
         """Returns actions `[E, A]`, where `quiet` (`[]` or `[E]`) the policy's mean."""
-        mean, log_std = apply_module(self.actor, params, obs, z)
+        seen = self.seen(learner, obs)
+        mean, log_std = apply_module(self.actor, learner.actor.params, seen, z)
         noise = jax.random.normal(key, mean.shape)
         quiet = jnp.asarray(quiet)[..., None]
         return jnp.tanh(mean + jnp.where(quiet, 0, jnp.exp(log_std) * noise))
@@ -358,12 +373,15 @@ class Agent:
 
         Args:
           learner: the learner.
-          now: `[B]` transitions; SAC sees raw observations, as in the original.
+          now: `[B]` transitions, raw.
           z: `[B, Z]` their tasks, used for the next observation as well; or what the
             policy is told in place of them.
           noise: draws of the policy.
         """
         actor = learner.actor
+        now = now.replace(
+            obs=self.seen(learner, now.obs), next_obs=self.seen(learner, now.next_obs)
+        )
         _, log_prob = self.sample_action(actor.params, now.obs, z, noise.action)
         temperature_gradient, temperature_metrics = gradient(
             sac.temperature_loss,

@@ -47,7 +47,12 @@ class Acting(Protocol):
         ...
 
     def act(
-        self, params: Params, obs: Array, z: Array, key: Array, quiet: Array | bool
+        self,
+        learner: LearnerState,
+        obs: Array,
+        z: Array,
+        key: Array,
+        quiet: Array | bool,
     ) -> Array:
         """Returns actions `[E, A]`."""
         ...
@@ -108,8 +113,7 @@ class ContextPolicy:
         """Returns actions `[E, A]` for raw observations `[E, obs_size]`."""
         del task
         z = losses.infer_task(self.infer(window))
-        params = self.learner.actor.params
-        return self.agent.act(params, obs, z, key, self.deterministic)
+        return self.agent.act(self.learner, obs, z, key, self.deterministic)
 
     def believe(self, window: Any, task: Task | None = None) -> Belief:
         """See `Policy.believe`."""
@@ -161,8 +165,7 @@ class BoundPolicy:
     ) -> Array:
         """Returns actions `[E, A]` for raw observations `[E, obs_size]`."""
         told = self.bound.describe(task, memory.shape[:1])
-        params = self.learner.actor.params
-        return self.agent.act(params, obs, told, key, self.deterministic)
+        return self.agent.act(self.learner, obs, told, key, self.deterministic)
 
     def believe(self, memory: Array, task: Task | None = None) -> Belief:
         """See `Policy.believe`: what it is told, and of the class nothing."""

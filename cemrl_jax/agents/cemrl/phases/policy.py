@@ -56,7 +56,9 @@ def train_policy(
     ) -> tuple[LearnerState, Metrics]:
         place, noise = drawn
         now = replay.transitions(memory.data, place)
-        return agent.policy_step(learner, now, context(place, now), noise)
+        learner = learner.replace(normalizer=constant["normalizer"])
+        learner, metrics = agent.policy_step(learner, now, context(place, now), noise)
+        return learner.replace(normalizer=None), metrics
 
     key, key_updates = jax.random.split(worker.key)
     keys = jax.random.split(key_updates, num_updates)

@@ -161,8 +161,8 @@ class SACConfig:
       num_layers: number of hidden layers.
       critic_layer_norm: normalise the critic's hidden layers, which keeps it from
         running away at higher learning rates.
-      normalize_obs: show actor and critic observations with the mean and the scale taken
-        out, as the world model sees them; raw otherwise, as in the original.
+      normalize_obs: show actor and critic observations normalised, as the world model
+        sees them; the original's see them raw.
       clipped_double_q: believe the lower of the critic's two values; otherwise their
         mean, which expects more of what was seldom tried.
       discount: of future rewards.

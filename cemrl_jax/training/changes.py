@@ -45,9 +45,10 @@ SHAPES = (
     "sac.hidden_size",
     "sac.num_layers",
     "sac.critic_layer_norm",
+    "sac.normalize_obs",
     "sac.temperature",
 )
-"""Fields that decide the networks' shapes."""
+"""Fields that decide the networks' shapes, or what they see."""
 
 
 def check_resume(stored: Config, given: Config) -> None:

@@ -20,6 +20,7 @@ from cemrl_jax.agents.cemrl import losses
 from cemrl_jax.agents.cemrl.build import make_agent
 from cemrl_jax.agents.cemrl.policies import ContextPolicy
 from cemrl_jax.agents.cemrl.types import LearnerState
+from cemrl_jax.data import normalizer
 from cemrl_jax.data.types import Transition
 
 SIZE, DISCOUNT = 64, 0.9
@@ -339,6 +340,33 @@ def test_the_policy_without_noise_is_the_mean_of_the_policy_with_noise_at_zero()
     quiet, loud, mixed = act(True), act(False), act(modes)
     assert np.all(quiet != loud)
     np.testing.assert_allclose(mixed, np.where(modes[:, None], quiet, loud), rtol=1e-6)
+
+
+def test_actor_and_critic_see_observations_normalised():
+    """As an agent that sees them raw where they are normalised already."""
+    raw, learner = tiny_agent()
+    agent, _ = tiny_agent(sac__normalize_obs=True)
+    now, z = random_transitions(0, SIZE), np.zeros((SIZE, 1), np.float32)
+    now = now.replace(obs=100 + 7 * now.obs, next_obs=100 + 7 * now.next_obs)
+    statistics = normalizer.update(learner.normalizer, now, None)
+    learner = learner.replace(normalizer=statistics)
+    scaled = now.replace(
+        obs=normalizer.normalize_obs(statistics, now.obs),
+        next_obs=normalizer.normalize_obs(statistics, now.next_obs),
+    )
+    key = jax.random.key(0)
+    results = [
+        (
+            on_one_device(one.policy_step)(
+                learner, seen, z, one.policy_noise(key, SIZE)
+            ),
+            one.act(learner, seen.obs, z, key, False),
+        )
+        for one, seen in ((agent, now), (raw, scaled))
+    ]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *results
+    )
 
 
 @pytest.mark.parametrize(("kind", "parts"), [("shared_y", 1), ("individual_y", 3)])

@@ -45,6 +45,16 @@ def test_normalised_data_have_mean_0_and_standard_deviation_1():
         np.testing.assert_allclose(values.std((0, 1)), 1, rtol=1e-4)
 
 
+def test_normalised_observations_of_a_policy_have_a_limit():
+    state = updated(0)
+    obs = random_transitions(0, 4, 50).obs
+    scaled = jax.jit(normalizer.normalize_obs)(state, obs)
+    mean, std = obs.mean((0, 1)), obs.std((0, 1))
+    np.testing.assert_allclose(scaled, (obs - mean) / std, rtol=1e-3, atol=1e-4)
+    far = normalizer.normalize_obs(state, mean + np.float32(99) * std)
+    np.testing.assert_array_equal(far, np.full(OBS_SIZE, normalizer.FARTHEST))
+
+
 def test_normalising_leaves_step_task_and_termination_alone():
     transitions = random_transitions(1, 4, 50, steps=7)
     scaled = jax.jit(normalizer.normalize)(updated(0), transitions)

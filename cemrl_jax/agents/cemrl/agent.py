@@ -80,8 +80,7 @@ class Agent:
       discount: of future rewards.
       reward_scale: factor on rewards in SAC.
       target_rate: share of the critic that enters its target in a step.
-      normalize_obs: whether actor and critic see observations normalised; the original's
-        see them raw.
+      normalize_obs: whether actor and critic see observations normalised, not raw.
       clipped_double_q: believe the lower of the critic's two values, not their mean.
       target_entropy: entropy that the temperature aims at, nats.
       loss_weight_rate: share of new errors in the loss weights of a fused update.

@@ -15,7 +15,7 @@ from cemrl_jax.agents.distributions import product_of_gaussians
 from cemrl_jax.agents.networks import apply_module
 from cemrl_jax.data import normalizer
 from cemrl_jax.data.rollout import where_env
-from cemrl_jax.data.types import Params, Transition
+from cemrl_jax.data.types import Transition
 from cemrl_jax.envs import Task
 
 

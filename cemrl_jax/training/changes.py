@@ -75,9 +75,10 @@ def check_weights(stored: Config, given: Config) -> None:
     """Checks that networks of one configuration take the weights of another.
 
     Raises:
-      ConfigError: names each field that decides their shapes and differs.
+      ConfigError: names each field that decides their shapes, or what they see, and
+        differs.
     """
-    if _shapes(stored) == _shapes(given):
+    if _form(stored) == _form(given):
         return
     problems = [
         f"{field}={new} must be {old}, as in the run whose weights --init-from takes"
@@ -119,6 +120,7 @@ def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return fields
 
 
-def _shapes(config: Config) -> Any:
+def _form(config: Config) -> Any:
     leaves, structure = jax.tree.flatten(state.learner_shapes(config))
-    return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
+    shapes = [(leaf.shape, leaf.dtype) for leaf in leaves]
+    return structure, shapes, config.sac.normalize_obs

@@ -339,6 +339,7 @@ def test_resume_with_another_episode_length_is_refused_and_changes_nothing(whole
         ("encoder__width_factor", 2.0, "encoder.width_factor=2.0 must be 1.0"),
         ("elbo__prior", "learnt", "elbo.prior=learnt must be fixed"),
         ("sac__num_layers", 2, "sac.num_layers=2 must be 1"),
+        ("sac__normalize_obs", True, "sac.normalize_obs=True must be False"),
         ("env__robot", HalfCheetah(), "env.robot=half_cheetah must be point"),
     ],
 )

@@ -169,32 +169,10 @@ def temperature_loss(
     return losses.mean(), means(metrics)
 
 
-def estimate(value: Array, clipped: bool) -> Array:
-    """Returns what the two Q-functions `[2, B]` make of an action, `[B]`.
-
-    Args:
-      value: of both.
-      clipped: believe the lower of the two (Fujimoto et al. 2018, arXiv:1802.09477,
-        section 4.2); otherwise their mean.
-    """
-    if not clipped:
-        return value.mean(0)
-    first, second = value
-    # The derivative of `min` compares values with their minimum. A compiler that rounds
-    # the two differently finds none that is equal: the gradient was 0 / 0 on a CPU.
-    return jnp.where(first < second, first, second)
-
-
 def critic_target(
-    next_value: Array,
-    next_log_prob: Array,
-    alpha: Array,
-    reward: Array,
-    mask: Array,
-    *,
-    clipped: bool = True,
+    next_value: Array, next_log_prob: Array, alpha: Array, reward: Array, mask: Array
 ) -> Array:
-    """Soft Bellman target `[B]`: r + discount * (Q' - alpha log pi).
+    """Soft Bellman target `[B]`: r + discount * (min Q' - alpha log pi).
 
     Args:
       next_value: `[2, B]` target critic at the next observation and a new action.
@@ -202,9 +180,8 @@ def critic_target(
       alpha: `[B]` or `[]` temperature.
       reward: `[B]` scaled reward.
       mask: `[B]` discount, 0 where the robot fell.
-      clipped: see `estimate`.
     """
-    return reward + mask * (estimate(next_value, clipped) - alpha * next_log_prob)
+    return reward + mask * (next_value.min(0) - alpha * next_log_prob)
 
 
 def critic_loss(
@@ -254,10 +231,8 @@ def actor_loss(
     z: Array,
     noise: Array,
     alpha: Array,
-    *,
-    clipped: bool = True,
 ) -> tuple[Array, Metrics]:
-    """Mean of alpha log pi - Q for the policy's own actions.
+    """Mean of alpha log pi - min Q for the policy's own actions.
 
     Args:
       params: parameters of the actor.
@@ -268,11 +243,14 @@ def actor_loss(
       z: `[B, Z]` tasks.
       noise: `[B, action_size]` standard normal draws.
       alpha: `[B]` or `[]` temperature, a constant here.
-      clipped: see `estimate`.
 
     Returns:
       The loss and metrics.
     """
     action, log_prob = sample(params, obs, z, noise)
-    loss = (alpha * log_prob - estimate(value(obs, z, action), clipped)).mean()
+    first, second = value(obs, z, action)
+    # The derivative of `min` compares values with their minimum. A compiler that rounds
+    # the two differently finds none that is equal: the gradient was 0 / 0 on a CPU.
+    lower = jnp.where(first < second, first, second)
+    loss = (alpha * log_prob - lower).mean()
     return loss, {"sac/actor_loss": loss}

@@ -163,8 +163,6 @@ class SACConfig:
         running away at higher learning rates.
       normalize_obs: show actor and critic observations normalised, as the world model
         sees them; the original's see them raw.
-      clipped_double_q: believe the lower of the critic's two values; otherwise their
-        mean, which expects more of what was seldom tried.
       discount: of future rewards.
       reward_scale: factor on rewards.
       target_rate: share of the critic that enters its target in a step.
@@ -183,7 +181,6 @@ class SACConfig:
     num_layers: int = 3
     critic_layer_norm: bool = False
     normalize_obs: bool = False
-    clipped_double_q: bool = True
     discount: float = 0.99
     reward_scale: float = 1.0
     target_rate: float = 0.005

@@ -15,10 +15,7 @@ from cemrl_jax.data.types import Transition
 
 with contextlib.redirect_stdout(io.StringIO()):  # brax imports MJX: Warp is missing
     from brax.training.acme import running_statistics
-    from brax.training.acme.running_statistics import (
-        NestedMeanStd,
-        RunningStatisticsState,
-    )
+    from brax.training.acme.running_statistics import RunningStatisticsState
 
 FARTHEST = 10.0
 """Standard deviations from the mean, of what a policy sees at most."""
@@ -53,22 +50,15 @@ def normalize_obs(state: RunningStatisticsState, obs: Array) -> Array:
     What hardly ever changed until now has a tiny standard deviation: were it to change
     there would be no limit.
     """
-    scaled: Any = running_statistics.normalize(
-        {"obs": obs}, _of(state, "obs"), max_abs_value=FARTHEST
-    )
-    return scaled["obs"]
+    mean: Any = state.mean
+    std: Any = state.std
+    return jnp.clip((obs - mean["obs"]) / std["obs"], -FARTHEST, FARTHEST)
 
 
 def features(scaled: Transition) -> Array:
     """Joins normalised transitions to the encoder's input `[..., F]`."""
     parts = [scaled.obs, scaled.action, scaled.reward[..., None], scaled.next_obs]
     return jnp.concatenate(parts, -1)
-
-
-def _of(state: RunningStatisticsState, part: str) -> NestedMeanStd:
-    mean: Any = state.mean
-    std: Any = state.std
-    return NestedMeanStd(mean={part: mean[part]}, std={part: std[part]})
 
 
 def _parts(transitions: Transition) -> Any:

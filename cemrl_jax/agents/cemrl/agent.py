@@ -81,7 +81,6 @@ class Agent:
       reward_scale: factor on rewards in SAC.
       target_rate: share of the critic that enters its target in a step.
       normalize_obs: whether actor and critic see observations normalised, not raw.
-      clipped_double_q: believe the lower of the critic's two values, not their mean.
       target_entropy: entropy that the temperature aims at, nats.
       loss_weight_rate: share of new errors in the loss weights of a fused update.
       precision: of matrix products in the phases that train, "highest" or "default".
@@ -109,7 +108,6 @@ class Agent:
     reward_scale: float
     target_rate: float
     normalize_obs: bool
-    clipped_double_q: bool
     target_entropy: float
     loss_weight_rate: float
     precision: str
@@ -396,7 +394,7 @@ class Agent:
         )
         critic = take_step(self.policy_optimizer, learner.critic, critic_gradient)
         actor, actor_metrics = gradient_step(
-            functools.partial(sac.actor_loss, clipped=self.clipped_double_q),
+            sac.actor_loss,
             self.policy_optimizer,
             actor,
             self.sample_action,
@@ -438,7 +436,6 @@ class Agent:
                 alpha,
                 self.reward_scale * now.reward,
                 self.discount * (1 - now.terminated),
-                clipped=self.clipped_double_q,
             )
             apply = functools.partial(apply_module, self.critic)
             return sac.critic_loss(params, apply, now.obs, z, now.action, target)

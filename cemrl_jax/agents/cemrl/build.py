@@ -67,7 +67,6 @@ def make_agent(
         reward_scale=sac.reward_scale,
         target_rate=sac.target_rate,
         normalize_obs=sac.normalize_obs,
-        clipped_double_q=sac.clipped_double_q,
         target_entropy=-sac.target_entropy_factor * action_size,
         loss_weight_rate=1 / config.elbo.loss_weight_memory,
         precision=config.train.precision,

@@ -346,7 +346,7 @@ def test_actor_and_critic_see_observations_normalised():
     """As an agent that sees them raw where they are normalised already."""
     raw, learner = tiny_agent()
     agent, _ = tiny_agent(sac__normalize_obs=True)
-    now, z = random_transitions(0, SIZE), np.zeros((SIZE, 1), np.float32)
+    now, z = random_transitions(0, SIZE), jnp.zeros((SIZE, 1))
     now = now.replace(obs=100 + 7 * now.obs, next_obs=100 + 7 * now.next_obs)
     statistics = normalizer.update(learner.normalizer, now, None)
     learner = learner.replace(normalizer=statistics)

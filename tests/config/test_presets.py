@@ -19,7 +19,7 @@ EVALUATED = ("debug", "quickstart")
 """Presets that are evaluated too. An evaluation compiles the physics again, as the same
 rollout that collects; for the others that is left out."""
 FAST = ("fast_cheetah_non_stationary_dir", "fast_walker2d_non_stationary_dynamics")
-"""Fast presets have the other presets' environments and one way of training."""
+"""Fast presets have the other presets' environments and these ways of training."""
 
 
 def parts(name):

@@ -123,11 +123,12 @@ def test_a_half_cheetah_learns_to_run_at_goal_velocities(seed, tmp_path):
 def test_a_half_cheetah_learns_to_turn_round(tmp_path):
     """Standing still earns 0; what it earns in the last four collects of 40 episodes.
 
-    Seeds 0 and 1 had 498 and 577 here. One evaluation of ten episodes varies too much.
+    Seeds 0 to 2 had 566, 678 and 502 here. One evaluation of ten episodes varies too
+    much.
     """
     config = half_cheetah("fast_cheetah_non_stationary_dir", 1, 9_600)
     config.env.num_test_tasks = 10
     config.rollout.num_envs, config.rollout.num_steps = 40, 400
     run_training(config, tmp_path / "run")
     rows = read_rows(tmp_path / "run")
-    assert np.mean([float(row["collect/return"]) for row in rows[-4:]]) > 250
+    assert np.mean([float(row["collect/return"]) for row in rows[-4:]]) > 350

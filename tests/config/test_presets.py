@@ -18,8 +18,8 @@ from cemrl_jax.training import run as run_lib
 EVALUATED = ("debug", "quickstart")
 """Presets that are evaluated too. An evaluation compiles the physics again, as the same
 rollout that collects; for the others that is left out."""
-FAST = ("fast_cheetah_non_stationary_dir", "fast_walker2d_non_stationary_dynamics")
-"""Fast presets have the other presets' environments and these ways of training."""
+FAST = ("fast_cheetah_continuous_learning_dir", "fast_walker2d_non_stationary_dynamics")
+"""Fast presets have the other presets' environments; these take fused updates."""
 
 
 def parts(name):

@@ -199,8 +199,8 @@ def alternating(config: Config) -> Config:
 
     The policy's steps find the embeddings of their windows made, once an epoch: 1,000
     steps of the model and 1,500 of the policy take about as long as 1,000 fused updates
-    do. Actor and critic see observations normalised; in raw ones a place on the track
-    outweighs all joints. `benchmarks/learning.md` has what was measured.
+    do. Actor and critic see observations normalised. `benchmarks/learning.md` has what
+    was measured.
     """
     sac = dataclasses.replace(
         config.sac, normalize_obs=True, independent_transitions=False

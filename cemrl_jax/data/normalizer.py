@@ -15,7 +15,10 @@ from cemrl_jax.data.types import Transition
 
 with contextlib.redirect_stdout(io.StringIO()):  # brax imports MJX: Warp is missing
     from brax.training.acme import running_statistics
-    from brax.training.acme.running_statistics import RunningStatisticsState
+    from brax.training.acme.running_statistics import (
+        NestedMeanStd,
+        RunningStatisticsState,
+    )
 
 FARTHEST = 10.0
 """Standard deviations from the mean, of what a policy sees at most."""
@@ -52,7 +55,9 @@ def normalize_obs(state: RunningStatisticsState, obs: Array) -> Array:
     """
     mean: Any = state.mean
     std: Any = state.std
-    return jnp.clip((obs - mean["obs"]) / std["obs"], -FARTHEST, FARTHEST)
+    own = NestedMeanStd(mean=mean["obs"], std=std["obs"])
+    scaled: Any = running_statistics.normalize(obs, own, max_abs_value=FARTHEST)
+    return scaled
 
 
 def features(scaled: Transition) -> Array:

@@ -143,12 +143,14 @@ def update_programs(
     def model(windows: int) -> WorldModelPhase:
         return WorldModelPhase(
             agent,
-            batch_size,
+            dataclasses.replace(
+                sampling,
+                windows_per_segment=windows,
+                fold=config.train.validation_fold,
+            ),
             max_steps=num_updates,
             interval=config.train.validation_interval,
-            fold=config.train.validation_fold,
             patience=num_updates,
-            windows_per_segment=windows,
         )
 
     def policy(learner: LearnerState, state: EmbeddedWorker) -> Any:

@@ -139,20 +139,12 @@ def _segment_problems(config: Any, num_devices: int) -> list[str]:
 
 def _decoder_problems(config: Any) -> list[str]:
     decode, schedule = config.elbo.decode, config.env.schedule
-    if DECODED.get(decode) is None:
+    if DECODED.get(decode) is None or isinstance(schedule, Stationary):
         return []
-    rule = f"elbo.decode={decode!r} must be 'current' with "
-    problems = []
-    if config.train.schedule == "alternating":
-        problems.append(
-            rule + "train.schedule='alternating', whose validation it could decode"
-        )
-    if not isinstance(schedule, Stationary):
-        problems.append(
-            rule + f"env.schedule={schedule}: only where tasks stay do all transitions"
-            " of an episode have the same"
-        )
-    return problems
+    return [
+        f"elbo.decode={decode!r} must be 'current' with env.schedule={schedule}: only"
+        " where tasks stay do all transitions of an episode have the same"
+    ]
 
 
 def warnings(config: Any) -> list[str]:

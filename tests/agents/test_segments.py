@@ -160,14 +160,19 @@ NUMBERS = jnp.array([[0, 1, 2], [0, 0, 3], [1, 0, 0]])
 """Tasks of 3 environments in 3 chunks; two of the tasks are in one chunk only."""
 
 
+def memory_of_tasks():
+    """A replay of `NUMBERS` in which a reward says where a transition stands."""
+    reward = jnp.arange(9.0 * STEPS).reshape(3, -1)
+    rows = held(memory(num_envs=3))
+    task = rows.task.replace(number=jnp.repeat(NUMBERS, STEPS, axis=1))
+    return full(rows.replace(reward=reward, task=task))
+
+
 @pytest.mark.parametrize("windows", [1, WINDOWS])
 @pytest.mark.parametrize("decode", ["episode", "task"])
 def test_what_is_decoded_has_the_same_task(windows, decode):
     agent, learner = tiny_agent()
-    reward = jnp.arange(9.0 * STEPS).reshape(3, -1)  # says where a transition stands
-    rows = held(memory(num_envs=3))
-    task = rows.task.replace(number=jnp.repeat(NUMBERS, STEPS, axis=1))
-    known = full(rows.replace(reward=reward, task=task))
+    known = memory_of_tasks()
     key = jax.random.key(4)
     batch = phases.Sampling(20_000, windows, decode=decode).draw(
         agent, learner, known, key
@@ -189,6 +194,21 @@ def test_what_is_decoded_has_the_same_task(windows, decode):
         others = [chunk] if decode == "episode" else np.flatnonzero(chunks == number)
         expected = {STEPS * other + step for other in others for step in range(STEPS)}
         assert set(decoded[current // STEPS == chunk]) == expected
+
+
+@pytest.mark.parametrize("windows", [1, WINDOWS])
+def test_a_validation_decodes_what_training_does_from_windows_held_out(windows):
+    agent, learner = tiny_agent()
+    known, key = memory_of_tasks(), jax.random.key(5)
+    sampling = phases.Sampling(20_000, windows, fold=5, decode="task")
+    batch = sampling.independent(agent, learner, known, key, "validation")
+    current = np.asarray(batch.current.reward).astype(int)
+    env, index = jnp.divmod(jnp.asarray(current), 3 * STEPS)
+    assert not np.any(replay.is_in_train((env, index), known.size, 5))
+    decoded = np.unique(np.asarray(batch.scaled.reward), return_inverse=True)[1]
+    number = np.asarray(NUMBERS).reshape(-1)
+    np.testing.assert_array_equal(number[decoded // STEPS], number[current // STEPS])
+    assert len(set(decoded)) == 9 * STEPS > len(set(current))
 
 
 def test_all_transitions_of_a_task_are_equally_likely():

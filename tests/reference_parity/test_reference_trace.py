@@ -29,7 +29,7 @@ from recordings import cases
 
 from cemrl_jax.agents.cemrl import losses
 from cemrl_jax.agents.cemrl.agent import Agent
-from cemrl_jax.agents.cemrl.phases import world_model
+from cemrl_jax.agents.cemrl.phases import Sampling, world_model
 from cemrl_jax.agents.cemrl.phases.world_model import (
     WorldModelPhase,
     WorldModelTraining,
@@ -188,10 +188,9 @@ def run_phase(case, script):
     meta = case.meta
     phase = WorldModelPhase(
         agent,
-        meta["batch_size"],
+        Sampling(meta["batch_size"], fold=5),
         max_steps=meta["n_epochs_requested"],
         interval=meta["eval_interval"],
-        fold=5,
         patience=meta["early_stopping_threshold"],
     )
     worker = WorkerState(replay=memory, key=jax.random.key(0), tasks=rows.task)

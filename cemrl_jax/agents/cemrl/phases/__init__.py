@@ -4,6 +4,8 @@ All begin with "collect". "fused" training has one more, "train"; the original's
 alternates "world_model" and "policy"; a policy that is told its task has "policy".
 """
 
+import dataclasses
+
 from cemrl_jax.agents.base import Phase
 from cemrl_jax.agents.cemrl.agent import Agent
 from cemrl_jax.agents.cemrl.phases.collect import make_collect
@@ -44,12 +46,10 @@ def make_phases(
         return {"collect": collect, "train": fused}
     world_model = WorldModelPhase(
         agent,
-        batch_size,
+        dataclasses.replace(sampling, fold=train.validation_fold),
         max_steps=train.num_world_model_steps,
         interval=train.validation_interval,
-        fold=train.validation_fold,
         patience=train.early_stopping_steps,
-        windows_per_segment=config.elbo.windows_per_segment,
     )
     policy = PolicyPhase(agent, batch_size, config.num_updates)
     return {"collect": collect, "world_model": world_model, "policy": policy}

@@ -1,5 +1,6 @@
 """The phase in which each update trains the world model and the policy."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,7 +9,7 @@ from jax import Array
 
 from cemrl_jax.agents.base import Phase
 from cemrl_jax.agents.cemrl.agent import Agent, Noise
-from cemrl_jax.agents.cemrl.phases.sampling import Places, Sampling, gather_windows
+from cemrl_jax.agents.cemrl.phases.sampling import Places, Sampling
 from cemrl_jax.agents.cemrl.phases.updates import mean_over_updates, skipped_steps
 from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.data import replay
@@ -45,6 +46,7 @@ def make_fused(
       independent_policy: draw SAC's transitions one by one, not in segments.
     """
     independent_policy &= sampling.windows_per_segment > 1
+    single = dataclasses.replace(sampling, windows_per_segment=1)
 
     def draw(memory: ReplayState, key: Array) -> Draws:
         key_draw, key_update = jax.random.split(key)
@@ -71,9 +73,8 @@ def make_fused(
             batch = sampling.gather(agent, learner, memory, draws.places)
             policy_batch = None
             if draws.policy_place is not None:
-                policy_batch = gather_windows(
-                    agent, learner, memory, draws.policy_place
-                )
+                place = Places(draws.policy_place)
+                policy_batch = single.gather(agent, learner, memory, place)
             learner, metrics = agent.update(learner, batch, draws.noise, policy_batch)
             return learner.replace(normalizer=None), metrics
 

@@ -48,18 +48,25 @@ class Sampling:
         """Draws a batch of the transitions that are not for validation."""
         return self.gather(agent, learner, memory, self.places(memory, key))
 
-    def places(self, memory: ReplayState, key: Array) -> Places:
-        """Draws the places of a batch."""
+    def places(self, memory: ReplayState, key: Array, split: str = "train") -> Places:
+        """Draws the places of a batch.
+
+        Args:
+          memory: the replay.
+          key: the key is consumed.
+          split: of the windows, where none share a segment; what is decoded in place
+            of a window's own transition may be of any.
+        """
         draw_decoded = replay.DECODED[self.decode]
         if draw_decoded is None:
-            return Places(self._current(memory, key))
+            return Places(self._current(memory, key, split))
         key_current, key_decoded = jax.random.split(key)
-        current = self._current(memory, key_current)
+        current = self._current(memory, key_current, split)
         return Places(current, draw_decoded(memory, key_decoded, current))
 
-    def _current(self, memory: ReplayState, key: Array) -> Place:
+    def _current(self, memory: ReplayState, key: Array, split: str) -> Place:
         if self.windows_per_segment == 1:
-            split = "all" if self.fold == 1 else "train"
+            split = "all" if self.fold == 1 else split
             return replay.draw(memory, key, self.batch_size, split, self.fold)
         size = self.windows_per_segment
         return replay.draw_segments(memory, key, self.batch_size // size, size)
@@ -102,13 +109,5 @@ class Sampling:
         split: str,
     ) -> Batch:
         """Draws a batch of independent transitions of a split."""
-        place = replay.draw(memory, key, self.batch_size, split, self.fold)
-        return gather_windows(agent, learner, memory, place)
-
-
-def gather_windows(
-    agent: Agent, learner: LearnerState, memory: ReplayState, place: Place
-) -> Batch:
-    """Returns the batch of places `[B]`, each transition with a window of its own."""
-    rows = replay.windows(memory.data, place, agent.window_steps)
-    return agent.make_batch(learner, rows)
+        single = dataclasses.replace(self, windows_per_segment=1)
+        return single.gather(agent, learner, memory, single.places(memory, key, split))

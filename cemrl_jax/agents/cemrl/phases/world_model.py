@@ -85,26 +85,17 @@ class WorldModelPhase:
 
     Attributes:
       agent: the agent.
-      batch_size: per device.
+      sampling: how a batch is drawn; validations are of independent transitions.
       max_steps: world model steps at most.
       interval: steps from one validation to the next.
-      fold: one in so many transitions is for validation.
       patience: steps without a better validation before it stops.
-      windows_per_segment: see `Sampling`; validations are of independent transitions.
     """
 
     agent: Agent
-    batch_size: int
+    sampling: Sampling
     max_steps: int
     interval: int
-    fold: int
     patience: int
-    windows_per_segment: int = 1
-
-    @property
-    def sampling(self) -> Sampling:
-        """How a batch is drawn."""
-        return Sampling(self.batch_size, self.windows_per_segment, self.fold)
 
     @at_precision_of_agent
     def __call__(

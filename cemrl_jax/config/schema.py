@@ -208,7 +208,8 @@ class TrainConfig:
       validation_interval: with "alternating", model steps from one validation to
         the next.
       validation_fold: one in so many transitions is for validation.
-      early_stopping_steps: model steps without a better validation before it stops.
+      early_stopping_steps: model steps without a better validation before it stops and
+        goes back to the best parameters; 0 to take all steps and keep the last ones.
       precision: of matrix products in updates: "highest" (float32) or "default" (what
         the device does fastest: TF32 on recent NVIDIA GPUs, bfloat16 on TPUs, float32
         on CPUs). Physics and acting are always at the highest.

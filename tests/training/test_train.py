@@ -256,6 +256,15 @@ def test_the_model_phase_stops_early_and_returns_with_its_best_parameters(
         learner.world_model.params,
         first.world_model.params,
     )
+    # Unless nothing is to stop it: then all steps are taken and the last ones stay.
+    _, learner, metrics = train(
+        tmp_path / "last",
+        train__num_world_model_steps=27,
+        train__early_stopping_steps=0,
+    )
+    assert count(learner.world_model) == metrics["elbo/steps"] == 27
+    assert "elbo/best_step" not in metrics
+    assert any(changed(first.world_model.params, learner.world_model.params).values())
 
 
 def precisions(step: Any, run: run_lib.Run) -> set[str]:

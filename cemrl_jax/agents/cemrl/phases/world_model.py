@@ -49,12 +49,16 @@ def after_validation(
 ) -> WorldModelTraining:
     """Adapts the loss weights, remembers the best parameters, decides whether to stop.
 
+    The batch is one of the original's size: where now and then an error is large, as at
+    the change of a task, it says little of the parameters.
+
     Args:
       state: the phase; `state.step` steps are done.
       agent: says how errors make loss weights.
       validation_errors: `[2]` state and reward error of a validation batch.
       train_errors: `[2]` the same of a training batch.
-      patience: steps without a better validation before it stops.
+      patience: steps without a better validation before it stops; 0 to only adapt the
+        weights.
 
     Returns:
       The phase. Unlike the original, the best parameters include the prior's.
@@ -62,12 +66,14 @@ def after_validation(
     weights = agent.balanced_weights(train_errors)
     old_weights = state.learner.loss_weights
     weights = parallel.where(jnp.isfinite(weights).all(), weights, old_weights)
+    state = state.replace(learner=state.learner.replace(loss_weights=weights))
+    if not patience:
+        return state
     error = validation_errors.sum()
     better = error < state.best_error
     step = state.step - 1  # the number of the step just taken
     best_step = jnp.where(better, step, state.best_step)
     return state.replace(
-        learner=state.learner.replace(loss_weights=weights),
         best_params=jax.tree.map(
             lambda new, old: jnp.where(better, new, old),
             state.learner.world_model.params,
@@ -88,7 +94,8 @@ class WorldModelPhase:
       sampling: how a batch is drawn; validations are of independent transitions.
       max_steps: world model steps at most.
       interval: steps from one validation to the next.
-      patience: steps without a better validation before it stops.
+      patience: steps without a better validation before it stops and goes back to the
+        best parameters; 0 to take all steps and keep the last ones.
     """
 
     agent: Agent
@@ -101,7 +108,7 @@ class WorldModelPhase:
     def __call__(
         self, learner: LearnerState, worker: WorkerState
     ) -> tuple[LearnerState, WorkerState, Metrics]:
-        """Runs the phase; the learner returns with its best parameters."""
+        """Runs the phase."""
         key, key_phase, key_last = jax.random.split(worker.key, 3)
         state = WorldModelTraining(
             learner=learner,
@@ -126,13 +133,16 @@ class WorldModelPhase:
                 lambda state: self._interval(state, worker.replay, rest),
                 state,
             )
-        world_model = state.learner.world_model.replace(params=state.best_params)
-        learner = state.learner.replace(world_model=world_model)
+        learner, metrics = state.learner, state.metrics
+        if self.patience:
+            best = learner.world_model.replace(params=state.best_params)
+            learner = learner.replace(world_model=best)
+            best_step = state.best_step.astype(jnp.float32)
+            metrics = metrics | {"elbo/best_step": best_step}
         errors = self._errors(learner, worker.replay, key_last, "validation")
-        metrics = state.metrics | {
+        metrics = metrics | {
             "elbo/validation_state_error": errors[0],
             "elbo/validation_reward_error": errors[1],
-            "elbo/best_step": state.best_step.astype(jnp.float32),
             "elbo/steps": state.step.astype(jnp.float32),
             "elbo/state_weight": learner.loss_weights[0],
         }

@@ -1,27 +1,40 @@
-"""What was learnt: runs of all experiments as JSON, and from that tables and a picture.
+"""What was learnt: runs of all experiments as JSON, and from that tables and pictures.
 
 A file per experiment holds every evaluation of every seed, and where it comes from. The
-tables and the picture are made of the files alone, so that anyone can make them again.
+tables and the pictures are made of the files alone, so that anyone can make them again.
+Those of the presets as they are now come first, and apart from what else was tried.
 """
 
 import json
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from cemrl_jax import config as config_lib
 from cemrl_jax.analysis import curves, style
 from cemrl_jax.analysis.load import RunFiles, compile_seconds, preset_of
+from cemrl_jax.config import Config
+from cemrl_jax.config.codec import TABLES
 from cemrl_jax.evaluation.statistics import bootstrap_interval, iqm
 from cemrl_jax.runtime import provenance
 
 RESULTS = pathlib.Path("results", "learning")
-"""Below the folder of the page: a file per experiment, and the picture."""
-PAGE, PICTURE = "learning.md", "learning"
+"""Below the folder of the page: a file per experiment, and the pictures."""
+PAGE, PICTURE, TRIED = "learning.md", "learning", "tried"
 BEGIN, END = "<!-- made by scripts/analyse.py: begin -->", "<!-- end -->"
 LINES = {"inferred": "-", "oracle": "--", "blind": ":"}
 """What the policy sees of the task -> how its curve is drawn."""
 CONTEXTS = (*LINES,)
+WORDS = {
+    "inferred": "CEMRL in JAX",
+    "oracle": "a policy that is told the task",
+    "blind": "a policy without z",
+}
+"""What the policy sees of the task -> label of a curve where a panel has one preset."""
+ACROSS = 3
+"""Experiments side by side in `overview`."""
 SOON = 0.004
 """Hours before which there is only what was not trained."""
 COLOURS = (*style.SERIES, style.YELLOW)
@@ -35,6 +48,8 @@ START = (
 """What a file says of each start of a run."""
 OWN = ("seed", "num_seeds", "output_dir", "tensorboard", "logging")
 """Fields in which the runs of an experiment always differ."""
+ASIDE = ("name", "checkpoint")
+"""Fields that say nothing of what is learnt."""
 
 Experiment = dict[str, Any]
 """The content of a file; see `experiment`."""
@@ -102,12 +117,15 @@ def _listed(values: np.ndarray) -> list[float | None]:
     return [int(x) if x is not None and x == int(x) else x for x in rounded]
 
 
-def write(experiments: list[Experiment], folder: pathlib.Path) -> None:
-    """Writes experiments into files, and page and picture of all files in the folder.
+def write(
+    experiments: list[Experiment], folder: pathlib.Path, presets: Iterable[Config]
+) -> None:
+    """Writes experiments into files, and page and pictures of all files in the folder.
 
     Args:
       experiments: new ones; those of the same name and context are replaced.
       folder: of the page, which keeps what stands outside of its marks.
+      presets: as they are now.
     """
     results = folder / RESULTS
     results.mkdir(parents=True, exist_ok=True)
@@ -117,12 +135,14 @@ def write(experiments: list[Experiment], folder: pathlib.Path) -> None:
         path.write_text(dumps(one))
     everything = [json.loads(path.read_text()) for path in results.glob("*.json")]
     everything.sort(key=lambda one: (one["name"], CONTEXTS.index(one["context"])))
-    style.save(picture(everything), results, PICTURE, ("png",))
+    now, _ = shown = by_preset(everything, presets)
+    style.save(overview(now), results, PICTURE, ("png",))
+    style.save(picture(everything), results, TRIED, ("png",))
     page = folder / PAGE
     text = page.read_text() if page.exists() else f"# Learning\n\n{BEGIN}\n{END}\n"
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    made = f"{BEGIN}\n\n{tables(everything)}\n{END}"
+    made = f"{BEGIN}\n\n{contents(*shown)}\n{END}"
     page.write_text(before + made + after)
 
 
@@ -141,6 +161,43 @@ def dumps(one: Experiment) -> str:
             text.append(joined.rstrip())
             joined = ""
     return "\n".join(text) + "\n"
+
+
+def by_preset(
+    experiments: list[Experiment], presets: Iterable[Config]
+) -> tuple[list[Experiment], list[Experiment]]:
+    """Returns experiments with name and settings of a preset, and all others.
+
+    What the policy sees of the task may differ: bounds are with their preset.
+    """
+    known = {preset.name: preset for preset in presets}
+    found = [one for one in experiments if _is_of(one, known.get(one["name"]))]
+    return found, [one for one in experiments if one not in found]
+
+
+def _is_of(one: Experiment, preset: Config | None) -> bool:
+    """Whether an experiment has a preset's settings, as far as they still exist."""
+    if preset is None:
+        return False
+    settings = json.loads(json.dumps(config_lib.to_dict(preset)))
+    parts = {name: {"name": settings["env"][name]["name"]} for name in TABLES}
+    default = config_lib.to_dict(config_lib.from_dict({"env": parts}))
+    settings["sac"]["context"] = one["context"]
+    return all(
+        _agrees(one["config"].get(field, default[field]), value, default[field])
+        for field, value in settings.items()
+        if field not in (*OWN, *ASIDE)
+    )
+
+
+def _agrees(own: Any, wanted: Any, default: Any) -> bool:
+    """Whether own fields are as wanted; one that was not there yet is the default."""
+    if not isinstance(wanted, dict):
+        return bool(own == wanted)
+    return all(
+        _agrees(own.get(field, default[field]), value, default[field])
+        for field, value in wanted.items()
+    )
 
 
 # ---------------------------------------------------------------- numbers
@@ -201,16 +258,36 @@ def reached(one: Experiment, level: float) -> float | None:
 # ---------------------------------------------------------------- page
 
 
-def tables(experiments: list[Experiment]) -> str:
-    """Returns both tables and the picture as markdown."""
+def contents(now: list[Experiment], others: list[Experiment]) -> str:
+    """Returns pictures and tables as markdown: of the presets, and of what was tried.
+
+    Args:
+      now: experiments that are a preset as it is.
+      others: all others, which are folded away.
+    """
+    folder = RESULTS.as_posix()
+    parts = [
+        "## The presets as they are",
+        f"![Learning curves of the presets]({folder}/{PICTURE}.png)",
+        *tables(now),
+        "## What else was tried: other settings, and presets as they were",
+        "<details><summary>tables and curves</summary>",
+        *tables(others),
+        f"![All learning curves]({folder}/{TRIED}.png)",
+        "</details>",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def tables(experiments: list[Experiment]) -> list[str]:
+    """Returns a table of returns and one of tasks that change, as markdown."""
     by_name: dict[str, dict[str, Experiment]] = {}
     for one in experiments:
         by_name.setdefault(one["name"], {})[one["context"]] = one
-    parts = [
-        f"![Learning curves]({RESULTS.as_posix()}/{PICTURE}.png)",
+    return [
         _table(
-            *("experiment", "authors (hours)", "seeds", "return [95 %]", "worst seed"),
-            *("hours", "at their level after", "oracle", "blind"),
+            *("experiment", "authors (hours)", "seeds", "epochs", "return [95 %]"),
+            *("worst seed", "hours", "at their level after", "oracle", "blind"),
             rows=[_returns(name, own) for name, own in by_name.items()],
         ),
         _table(
@@ -220,7 +297,6 @@ def tables(experiments: list[Experiment]) -> str:
             rows=[_changing(name, own) for name, own in by_name.items()],
         ),
     ]
-    return "\n\n".join(parts) + "\n"
 
 
 def _table(*header: str, rows: list[list[str]]) -> str:
@@ -236,7 +312,7 @@ def _returns(name: str, own: dict[str, Experiment]) -> list[str]:
     authors = curves.authors_of(one["preset"], task_of(one), protocol)
     cells = [name, _span_of(authors)]
     if CONTEXTS[0] not in own:
-        cells += ["", "", "", "", ""]
+        cells += [""] * 6
     else:
         values = last(one, metric)
         hours = None
@@ -244,7 +320,7 @@ def _returns(name: str, own: dict[str, Experiment]) -> list[str]:
             level = np.mean([run["test_return"][-1] for run in authors])
             hours = reached(one, float(level))
         cells += [
-            *(_seeds(len(values), len(one["runs"])), _interval(values)),
+            *(_seeds(len(values), len(one["runs"])), _epochs(one), _interval(values)),
             *(_number(values.min()) if len(values) else "", f"{hours_of(one):.2f}"),
             "" if not authors else f"{hours:.2f} h" if hours is not None else "never",
         ]
@@ -279,6 +355,13 @@ def _seeds(measured: int, run: int) -> str:
     return str(run) if measured == run else f"{measured} of {run}"
 
 
+def _epochs(one: Experiment) -> str:
+    """Returns the epochs of the shortest run, and how many were planned."""
+    planned = one["config"]["train"]["num_epochs"]
+    done = min(run["evaluations"]["epoch"][-1] for run in one["runs"])
+    return str(planned) if done == planned else f"{done} of {planned}"
+
+
 def _bound(own: dict[str, Experiment], context: str, metric: str) -> str:
     return _interval(last(own[context], metric)) if context in own else ""
 
@@ -308,22 +391,39 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}"
 
 
-# ---------------------------------------------------------------- picture
+# ---------------------------------------------------------------- pictures
+
+
+def overview(experiments: list[Experiment]) -> Any:
+    """Returns a figure with two panels for each experiment, those of authors first."""
+    plt = style.pyplot()
+    groups: dict[str, list[Experiment]] = {}
+    for one in sorted(experiments, key=lambda one: one["preset"] is None):
+        groups.setdefault(one["name"], []).append(one)
+    rows = -(-max(len(groups), 1) // ACROSS)
+    size = (1.6 * style.WIDTH, 2 * rows)
+    figure, grid = plt.subplots(rows, 2 * ACROSS, figsize=size, squeeze=False)
+    pairs = grid.reshape(-1, 2)
+    for pair, (name, own) in zip(pairs, groups.items()):
+        _pair(pair, name, own, WORDS)
+    for axes in pairs[len(groups) :].flat:
+        axes.axis("off")
+    known: dict[str, Any] = {}
+    for axes in grid.flat:
+        known |= {label: line for line, label in zip(*_handles(axes))}
+    figure.legend(known.values(), known, loc="outside upper center", ncols=len(known))
+    return figure
 
 
 def picture(experiments: list[Experiment]) -> Any:
-    """Returns a figure: return over steps and hours, a line for each of `rivals`."""
+    """Returns a figure with two panels for each group of `rivals`."""
     plt = style.pyplot()
     groups = rivals(experiments)
     size = (1.4 * style.WIDTH, 2.6 * max(len(groups), 1))
     figure, grid = plt.subplots(max(len(groups), 1), 2, figsize=size, squeeze=False)
     for pair, (title, own) in zip(grid, groups.items()):
-        for axes, axis in zip(pair, ("env_steps", "hours")):
-            _panel(axes, own, axis)
-        pair[0].set_title(title, loc="left")
-        pair[0].set_ylabel("test return")
-        pair[1].sharey(pair[0])
-        if pair[1].get_legend_handles_labels()[0]:
+        _pair(pair, title, own)
+        if _handles(pair[1])[0]:
             pair[1].legend(loc="upper left", bbox_to_anchor=(1, 1.05))
     return figure
 
@@ -342,8 +442,33 @@ def rivals(experiments: list[Experiment]) -> dict[str, list[Experiment]]:
     return dict(sorted(groups.items()))
 
 
-def _panel(axes: Any, own: list[Experiment], axis: str) -> None:
-    """Draws runs of experiments and the authors', under their protocol."""
+def _pair(
+    pair: Any, title: str, own: list[Experiment], words: dict[str, str] | None = None
+) -> None:
+    """Draws return over steps, and over hours; `words` as in `_panel`."""
+    for axes, axis in zip(pair, ("env_steps", "hours")):
+        _panel(axes, own, axis, words)
+    pair[0].set_title(title, loc="left")
+    pair[0].set_ylabel("test return")
+    pair[1].sharey(pair[0])
+
+
+def _handles(axes: Any) -> tuple[list[Any], list[str]]:
+    """Returns lines and their labels."""
+    return axes.get_legend_handles_labels()
+
+
+def _panel(
+    axes: Any, own: list[Experiment], axis: str, words: dict[str, str] | None
+) -> None:
+    """Draws runs of experiments and the authors', under their protocol.
+
+    Args:
+      axes: where.
+      own: the experiments.
+      axis: what stands on x.
+      words: context -> label of a curve; None for the experiment's name.
+    """
     task = task_of(own[0])
     protocol = curves.their_protocol(task)
     authors = curves.authors_of(own[0]["preset"], task, protocol)
@@ -354,8 +479,10 @@ def _panel(axes: Any, own: list[Experiment], axis: str) -> None:
         places, values = curves.merged(both, axis)
         if values:
             colour = COLOURS[names.index(one["name"]) % len(COLOURS)]
-            told = "" if one["context"] == CONTEXTS[0] else f", {one['context']}"
-            look = (one["name"] + told, colour, LINES[one["context"]])
+            context = one["context"]
+            told = "" if context == CONTEXTS[0] else f", {context}"
+            label = one["name"] + told if words is None else words[context]
+            look = (label, colour, LINES[context])
             curves.draw_curve(axes, places, *curves.middle(values), *look)
     if axis == "hours":
         style.log_axis(axes, "hours")

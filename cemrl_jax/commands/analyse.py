@@ -36,7 +36,8 @@ def main() -> None:
     runs = load.find_runs([pathlib.Path(run) for run in args.runs])
     if args.learning:
         folder = pathlib.Path(args.learning)
-        learning.write(learning.collect(runs), folder)
+        presets = command_line.load_presets().values()
+        learning.write(learning.collect(runs), folder, presets)
         print(f"{len(runs)} runs in {folder / learning.PAGE}")
         return
     compile_cache.use(args.compile_cache)
@@ -82,7 +83,7 @@ def _parser() -> Any:
         "--learning",
         metavar="DIR",
         help="no report: write every evaluation of the runs to DIR/results/learning,"
-        " and tables and a picture of all that is there to DIR/learning.md",
+        " and tables and pictures of all that is there to DIR/learning.md",
     )
     return parser
 

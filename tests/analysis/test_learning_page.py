@@ -46,7 +46,7 @@ def page(tmp_path):
         a_run(tmp_path / "runs" / str(seed), [-300.0, end, end - 1], seed=seed)
     a_run(tmp_path / "runs" / "oracle", [-300.0, -9.0], context="oracle")
     runs = load.find_runs([tmp_path / "runs"])
-    learning.write(learning.collect(runs), tmp_path)
+    learning.write(learning.collect(runs), tmp_path, [preset("quickstart")])
     return tmp_path
 
 
@@ -77,9 +77,9 @@ def test_the_table_has_all_seeds_at_their_end_and_the_bounds(page):
     own = cells(page, 0)
     assert own[1].startswith("-2")  # the authors'
     assert own[1].endswith("h)")
-    assert own[2:4] == ["3", "-21.0 [-31.0, -11.0]"]
-    assert own[4:6] == ["-31.0", "2.10"]
-    assert own[7:] == ["-9.0", ""]
+    assert own[2:5] == ["3", "2 of 80", "-21.0 [-31.0, -11.0]"]
+    assert own[5:7] == ["-31.0", "2.10"]
+    assert own[8:] == ["-9.0", ""]
     assert cells(page, 1)[-2:] == ["50.0%", "25.0%"]
 
 
@@ -96,16 +96,56 @@ def test_what_the_untrained_policy_had_is_no_result(page):
         run["evaluations"][HEADLINE][1:] = [None, None]
     assert not len(learning.last(found, HEADLINE))
     assert len(learning.last(found, "inference/class_accuracy")) == 3
-    assert "| 0 of 3 |" in learning.tables([found])
+    assert "| 0 of 3 |" in learning.tables([found])[0]
 
 
 def test_files_alone_make_the_page_and_what_is_around_it_stays(page):
     path = page / learning.PAGE
     path.write_text("before\n" + path.read_text().split("\n", 1)[1] + "after\n")
     whole = path.read_text()
-    learning.write([], page)
+    learning.write([], page, [preset("quickstart")])
     assert path.read_text() == whole
-    assert (page / learning.RESULTS / "learning.png").stat().st_size > 1000
+    for name in (learning.PICTURE, learning.TRIED):
+        assert (page / learning.RESULTS / f"{name}.png").stat().st_size > 1000
+
+
+def test_presets_as_they_are_come_first_and_what_else_was_tried_is_folded_away(page):
+    path = page / learning.RESULTS / "quickstart.json"
+    found = json.loads(path.read_text())
+    found["name"] = "quickstart-tried"
+    (path.parent / "quickstart_tried.json").write_text(learning.dumps(found))
+    learning.write([], page, [preset("quickstart")])
+    first, rest = (page / learning.PAGE).read_text().split("<details>")
+    assert "| quickstart |" in first
+    assert "quickstart-tried" not in first
+    assert "| quickstart-tried |" in rest
+    assert "| quickstart |" not in rest
+
+
+def test_a_run_is_of_a_preset_whose_settings_it_has(page):
+    folder = page / learning.RESULTS
+    both = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    assert len(both) == 2  # z, and the oracle
+    now = preset("quickstart")
+    now.checkpoint.interval, now.seed = 3, 7
+    assert learning.by_preset(both, [now]) == (both, [])
+    del both[0]["config"]["sac"]["normalize_obs"]  # an option that came later
+    both[0]["config"]["sac"]["gone"] = 3
+    assert learning.by_preset(both, [now]) == (both, [])
+    now.encoder.window_steps = 9
+    assert learning.by_preset(both, [now]) == ([], both)
+    assert learning.by_preset(both, []) == ([], both)
+
+
+def test_the_overview_has_a_panel_for_each_preset_and_one_legend(page):
+    folder = page / learning.RESULTS
+    both = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    alone = both[0] | {"name": "another", "preset": None}
+    figure = learning.overview([alone, *both])
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert [title for title in titles if title] == ["quickstart", "another"]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["authors", learning.WORDS["inferred"], learning.WORDS["oracle"]]
 
 
 def test_experiments_on_the_same_tasks_are_compared_in_one_panel(page):

@@ -47,7 +47,9 @@ class Steps:
 
 def steps_of(config: Config) -> dict[str, Steps]:
     """Returns phase -> what it repeats."""
-    train = config.train
+    train, validations = config.train, {}
+    if train.early_stopping_steps:
+        validations = {"depth": 2, "interval": train.validation_interval}
     return {
         "collect": Steps(
             "env step",
@@ -60,8 +62,7 @@ def steps_of(config: Config) -> dict[str, Steps]:
             "model step",
             train.num_world_model_steps,
             "model_steps_per_second",
-            depth=2,
-            interval=train.validation_interval,
+            **validations,
         ),
         "policy": Steps("policy step", config.num_updates, "policy_steps_per_second"),
     }

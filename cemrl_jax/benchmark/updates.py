@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from cemrl_jax.agents.cemrl.phases import (
+    FixedWorldModelPhase,
     PolicyPhase,
     Sampling,
     WorldModelPhase,
@@ -140,14 +141,13 @@ def update_programs(
     config, agent, learner = subject.config, subject.agent, subject.learner
     batch_size = sampling.batch_size
 
-    def model(windows: int) -> WorldModelPhase:
+    def model(windows: int) -> FixedWorldModelPhase | WorldModelPhase:
+        own = dataclasses.replace(sampling, windows_per_segment=windows)
+        if not config.train.early_stopping_steps:
+            return FixedWorldModelPhase(agent, own, num_updates)
         return WorldModelPhase(
             agent,
-            dataclasses.replace(
-                sampling,
-                windows_per_segment=windows,
-                fold=config.train.validation_fold,
-            ),
+            dataclasses.replace(own, fold=config.train.validation_fold),
             max_steps=num_updates,
             interval=config.train.validation_interval,
             patience=num_updates,

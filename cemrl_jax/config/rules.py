@@ -107,7 +107,7 @@ def _replay_problems(config: Any) -> list[str]:
             " replay.num_collects"
         ]
     fold, length = config.train.validation_fold, config.rollout.num_steps
-    if config.train.schedule == "alternating" and 0 < length < fold:
+    if _validates(config) and 0 < length < fold:
         return [
             f"train.validation_fold={fold} must not exceed rollout.num_steps={length}"
         ]
@@ -159,6 +159,11 @@ def warnings(config: Any) -> list[str]:
     ]
 
 
+def _validates(config: Any) -> bool:
+    train = config.train
+    return train.schedule == "alternating" and train.early_stopping_steps > 0
+
+
 _IDLE: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
     (
         lambda config: config.elbo.prior == "learnt",
@@ -177,16 +182,17 @@ _IDLE: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
     ),
     (
         lambda config: config.train.schedule == "fused",
-        "train.schedule='fused' has no validation",
-        (
-            "train.num_world_model_steps",
-            "train.validation_interval",
-            "train.validation_fold",
-            "train.early_stopping_steps",
-        ),
+        "train.schedule='fused' has no phase of its own for the world model",
+        ("train.num_world_model_steps", "train.early_stopping_steps"),
     ),
     (
-        lambda config: config.train.schedule == "alternating",
+        lambda config: not _validates(config),
+        "only train.schedule='alternating' with train.early_stopping_steps above 0"
+        " validates",
+        ("train.validation_interval", "train.validation_fold"),
+    ),
+    (
+        lambda config: _validates(config),
         "train.schedule='alternating' weighs the errors at each validation",
         ("elbo.loss_weight_memory",),
     ),

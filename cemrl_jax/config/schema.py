@@ -121,7 +121,7 @@ class ElboConfig:
       prior_std: standard deviation of the fixed prior.
       component_constraint: tell the encoder the true base task; the decoder then
         predicts for that class only, which with many classes is much of an update.
-      loss_weight_memory: with train.schedule "fused", updates over which the weights
+      loss_weight_memory: where no validation sets them, updates over which the weights
         of state and reward follow their errors.
       windows_per_segment: W; a batch holds runs of W consecutive transitions, whose
         windows overlap and share their embeddings. Each transition is as likely as
@@ -209,7 +209,7 @@ class TrainConfig:
         the next.
       validation_fold: one in so many transitions is for validation.
       early_stopping_steps: model steps without a better validation before it stops and
-        goes back to the best parameters; 0 to take all steps and keep the last ones.
+        goes back to the best parameters; 0 for no validation and a fixed number.
       precision: of matrix products in updates: "highest" (float32) or "default" (what
         the device does fastest: TF32 on recent NVIDIA GPUs, bfloat16 on TPUs, float32
         on CPUs). Physics and acting are always at the highest.

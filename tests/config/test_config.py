@@ -443,7 +443,10 @@ def test_presets_set_nothing_in_vain(name):
         ({"encoder__kind": "individual_y", "encoder__merge": "linear"},
          "encoder.merge='linear'", "only encoder.kind='shared_y' merges classes"),
         ({"train__validation_fold": 7}, "train.validation_fold=7",
-         "train.schedule='fused' has no validation"),
+         "only train.schedule='alternating' with train.early_stopping_steps above 0"
+         " validates"),
+        ({"train__early_stopping_steps": 0}, "train.early_stopping_steps=0",
+         "train.schedule='fused' has no phase of its own for the world model"),
         ({"train__schedule": "alternating", "elbo__loss_weight_memory": 9},
          "elbo.loss_weight_memory=9",
          "train.schedule='alternating' weighs the errors at each validation"),

@@ -256,15 +256,24 @@ def test_the_model_phase_stops_early_and_returns_with_its_best_parameters(
         learner.world_model.params,
         first.world_model.params,
     )
-    # Unless nothing is to stop it: then all steps are taken and the last ones stay.
-    _, learner, metrics = train(
-        tmp_path / "last",
-        train__num_world_model_steps=27,
-        train__early_stopping_steps=0,
+
+
+def test_without_early_stopping_the_model_takes_all_its_steps_and_is_not_validated(
+    monkeypatch, tmp_path
+):
+    train = functools.partial(
+        world_model_phase, monkeypatch, train__early_stopping_steps=0
     )
-    assert count(learner.world_model) == metrics["elbo/steps"] == 27
-    assert "elbo/best_step" not in metrics
-    assert any(changed(first.world_model.params, learner.world_model.params).values())
+    initial, learner, metrics = train(tmp_path / "7", train__num_world_model_steps=7)
+    count = optax.tree_utils.tree_get(learner.world_model.opt_state, "count")
+    assert count == 7
+    assert not any("validation" in name for name in metrics)
+    assert np.isfinite(metrics["elbo/reward_error"])
+    now = changed(initial, learner)
+    assert any(now[name] for name in now if "world_model" in name)
+    assert any(now[name] for name in now if "loss_weights" in name)
+    for part in ("actor", "critic", "temperature"):
+        assert not any(now[name] for name in now if name.startswith(f".{part}"))
 
 
 def precisions(step: Any, run: run_lib.Run) -> set[str]:

@@ -507,7 +507,7 @@ class Agent:
         if not isinstance(noise, Noise):
             noise = self.noise(noise, batch.size)
         before = learner.world_model.params
-        learner, model_metrics, z = self.world_model_step(
+        learner, model_metrics, z = self.world_model_update(
             learner, batch, noise.world_model
         )
         now = batch
@@ -517,14 +517,22 @@ class Agent:
         learner, policy_metrics = self.policy_step(
             learner, now.current, z, noise.policy
         )
-        errors = jnp.stack(
-            [model_metrics["elbo/state_error"], model_metrics["elbo/reward_error"]]
-        )
+        return learner, model_metrics | policy_metrics
+
+    def world_model_update(
+        self, learner: LearnerState, batch: Batch, noise: Array
+    ) -> tuple[LearnerState, Metrics, Array]:
+        """Takes a `world_model_step`, after which the loss weights follow its errors.
+
+        Where each step of a run is such, no validation has to say how they are.
+        """
+        learner, metrics, z = self.world_model_step(learner, batch, noise)
+        errors = jnp.stack([metrics["elbo/state_error"], metrics["elbo/reward_error"]])
         change = self.balanced_weights(average(errors)) - learner.loss_weights
         weights = learner.loss_weights + self.loss_weight_rate * change
         sound = jnp.isfinite(weights[0]) & jnp.isfinite(weights[1])
         weights = where(sound, weights, learner.loss_weights)
-        return learner.replace(loss_weights=weights), model_metrics | policy_metrics
+        return learner.replace(loss_weights=weights), metrics, z
 
     def balanced_weights(self, errors: Array) -> Array:
         """Returns loss weights `[2]` in proportion to state and reward errors `[2]`.

@@ -12,12 +12,16 @@ from cemrl_jax.agents.cemrl.phases.collect import make_collect
 from cemrl_jax.agents.cemrl.phases.fused import make_fused
 from cemrl_jax.agents.cemrl.phases.policy import BoundPhase, PolicyPhase
 from cemrl_jax.agents.cemrl.phases.sampling import Sampling
-from cemrl_jax.agents.cemrl.phases.world_model import WorldModelPhase
+from cemrl_jax.agents.cemrl.phases.world_model import (
+    FixedWorldModelPhase,
+    WorldModelPhase,
+)
 from cemrl_jax.config import Config
 from cemrl_jax.envs import NonStationaryEnv
 
 __all__ = [
     "BoundPhase",
+    "FixedWorldModelPhase",
     "PolicyPhase",
     "Sampling",
     "WorldModelPhase",
@@ -44,12 +48,16 @@ def make_phases(
         independent = config.sac.independent_transitions
         fused = make_fused(agent, sampling, config.num_updates, independent)
         return {"collect": collect, "train": fused}
-    world_model = WorldModelPhase(
-        agent,
-        dataclasses.replace(sampling, fold=train.validation_fold),
-        max_steps=train.num_world_model_steps,
-        interval=train.validation_interval,
-        patience=train.early_stopping_steps,
-    )
     policy = PolicyPhase(agent, batch_size, config.num_updates)
+    world_model: Phase = FixedWorldModelPhase(
+        agent, sampling, train.num_world_model_steps
+    )
+    if train.early_stopping_steps:
+        world_model = WorldModelPhase(
+            agent,
+            dataclasses.replace(sampling, fold=train.validation_fold),
+            max_steps=train.num_world_model_steps,
+            interval=train.validation_interval,
+            patience=train.early_stopping_steps,
+        )
     return {"collect": collect, "world_model": world_model, "policy": policy}

@@ -1,4 +1,4 @@
-"""The phase that trains the world model alone, as in the original."""
+"""The phases that train the world model alone."""
 
 import dataclasses
 
@@ -9,10 +9,20 @@ from jax import Array
 
 from cemrl_jax.agents.cemrl import losses
 from cemrl_jax.agents.cemrl.agent import Agent
-from cemrl_jax.agents.cemrl.phases.sampling import Sampling
-from cemrl_jax.agents.cemrl.phases.updates import at_precision_of_agent, skipped_steps
+from cemrl_jax.agents.cemrl.phases.sampling import Places, Sampling
+from cemrl_jax.agents.cemrl.phases.updates import (
+    at_precision_of_agent,
+    mean_over_updates,
+    skipped_steps,
+)
 from cemrl_jax.agents.cemrl.types import LearnerState
-from cemrl_jax.data.types import Metrics, Params, ReplayState, WorkerState
+from cemrl_jax.data.types import (
+    Metrics,
+    Params,
+    ReplayState,
+    Trainable,
+    WorkerState,
+)
 from cemrl_jax.runtime import parallel
 
 
@@ -49,16 +59,12 @@ def after_validation(
 ) -> WorldModelTraining:
     """Adapts the loss weights, remembers the best parameters, decides whether to stop.
 
-    The batch is one of the original's size: where now and then an error is large, as at
-    the change of a task, it says little of the parameters.
-
     Args:
       state: the phase; `state.step` steps are done.
       agent: says how errors make loss weights.
       validation_errors: `[2]` state and reward error of a validation batch.
       train_errors: `[2]` the same of a training batch.
-      patience: steps without a better validation before it stops; 0 to only adapt the
-        weights.
+      patience: steps without a better validation before it stops.
 
     Returns:
       The phase. Unlike the original, the best parameters include the prior's.
@@ -66,14 +72,12 @@ def after_validation(
     weights = agent.balanced_weights(train_errors)
     old_weights = state.learner.loss_weights
     weights = parallel.where(jnp.isfinite(weights).all(), weights, old_weights)
-    state = state.replace(learner=state.learner.replace(loss_weights=weights))
-    if not patience:
-        return state
     error = validation_errors.sum()
     better = error < state.best_error
     step = state.step - 1  # the number of the step just taken
     best_step = jnp.where(better, step, state.best_step)
     return state.replace(
+        learner=state.learner.replace(loss_weights=weights),
         best_params=jax.tree.map(
             lambda new, old: jnp.where(better, new, old),
             state.learner.world_model.params,
@@ -94,8 +98,7 @@ class WorldModelPhase:
       sampling: how a batch is drawn; validations are of independent transitions.
       max_steps: world model steps at most.
       interval: steps from one validation to the next.
-      patience: steps without a better validation before it stops and goes back to the
-        best parameters; 0 to take all steps and keep the last ones.
+      patience: steps without a better validation before it stops.
     """
 
     agent: Agent
@@ -108,7 +111,7 @@ class WorldModelPhase:
     def __call__(
         self, learner: LearnerState, worker: WorkerState
     ) -> tuple[LearnerState, WorkerState, Metrics]:
-        """Runs the phase."""
+        """Runs the phase; the learner returns with its best parameters."""
         key, key_phase, key_last = jax.random.split(worker.key, 3)
         state = WorldModelTraining(
             learner=learner,
@@ -133,16 +136,13 @@ class WorldModelPhase:
                 lambda state: self._interval(state, worker.replay, rest),
                 state,
             )
-        learner, metrics = state.learner, state.metrics
-        if self.patience:
-            best = learner.world_model.replace(params=state.best_params)
-            learner = learner.replace(world_model=best)
-            best_step = state.best_step.astype(jnp.float32)
-            metrics = metrics | {"elbo/best_step": best_step}
+        world_model = state.learner.world_model.replace(params=state.best_params)
+        learner = state.learner.replace(world_model=world_model)
         errors = self._errors(learner, worker.replay, key_last, "validation")
-        metrics = metrics | {
+        metrics = state.metrics | {
             "elbo/validation_state_error": errors[0],
             "elbo/validation_reward_error": errors[1],
+            "elbo/best_step": state.best_step.astype(jnp.float32),
             "elbo/steps": state.step.astype(jnp.float32),
             "elbo/state_weight": learner.loss_weights[0],
         }
@@ -214,3 +214,53 @@ class WorldModelPhase:
 
         shapes = jax.eval_shape(step, jax.random.key(0))
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedWorldModelPhase:
+    """Trains the world model for a number of steps, those of the fused phase.
+
+    A validation is one batch. Where tasks change, its reward error may be 0.003 or 0.2
+    by chance: a short phase that listens to it goes back to its first steps at times.
+
+    Attributes:
+      agent: the agent.
+      sampling: how a batch is drawn.
+      num_steps: world model steps.
+    """
+
+    agent: Agent
+    sampling: Sampling
+    num_steps: int
+
+    @at_precision_of_agent
+    def __call__(
+        self, learner: LearnerState, worker: WorkerState
+    ) -> tuple[LearnerState, WorkerState, Metrics]:
+        """Runs the phase."""
+        agent, memory = self.agent, worker.replay
+
+        def draw(key: Array) -> tuple[Places, Array]:
+            key_draw, key_noise = jax.random.split(key)
+            noise = agent.world_model_noise(key_noise, self.sampling.batch_size)
+            return self.sampling.places(memory, key_draw), noise
+
+        def update(
+            state: tuple[Trainable, Array], drawn: tuple[Places, Array]
+        ) -> tuple[tuple[Trainable, Array], Metrics]:
+            (model, weights), (places, noise) = state, drawn
+            own = packed.replace(world_model=model, loss_weights=weights)
+            batch = self.sampling.gather(agent, own, memory, places)
+            own, metrics, _ = agent.world_model_update(own, batch, noise)
+            return (own.world_model, own.loss_weights), metrics
+
+        key, key_updates = jax.random.split(worker.key)
+        keys = jax.random.split(key_updates, self.num_steps)
+        packed = agent.pack(learner)
+        before = (packed.world_model, packed.loss_weights)
+        (model, weights), metrics = mean_over_updates(update, before, keys, draw)
+        packed = packed.replace(world_model=model, loss_weights=weights)
+        learner = agent.unpack(packed)
+        metrics = metrics | skipped_steps(learner)
+        metrics["elbo/state_weight"] = weights[0]
+        return learner, worker.replace(key=key), metrics

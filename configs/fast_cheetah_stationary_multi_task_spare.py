@@ -2,13 +2,15 @@
 
 from cemrl_jax.config import Config
 from cemrl_jax.configs import cheetah_stationary_multi_task_spare_class
-from cemrl_jax.configs.base import fast_classes
+from cemrl_jax.configs.base import alternating, fast_classes
 
 
 def get_config() -> Config:
-    """`fast_classes` of cheetah_stationary_multi_task_spare_class."""
-    return fast_classes(
-        cheetah_stationary_multi_task_spare_class.get_config(),
-        num_epochs=180,
-        steps_per_epoch=32_000,
+    """`fast_classes` of cheetah_stationary_multi_task_spare_class, `alternating`."""
+    return alternating(
+        fast_classes(
+            cheetah_stationary_multi_task_spare_class.get_config(),
+            num_epochs=180,
+            steps_per_epoch=32_000,
+        )
     )

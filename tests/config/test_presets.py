@@ -18,8 +18,12 @@ from cemrl_jax.training import run as run_lib
 EVALUATED = ("debug", "quickstart")
 """Presets that are evaluated too. An evaluation compiles the physics again, as the same
 rollout that collects; for the others that is left out."""
-FAST = ("fast_cheetah_continuous_learning_dir", "fast_walker2d_non_stationary_dynamics")
-"""Fast presets have the other presets' environments; these take fused updates."""
+FAST = (
+    "fast_cheetah_continuous_learning_dir",
+    "fast_cheetah_non_stationary_dir",
+    "fast_walker2d_non_stationary_dynamics",
+)
+"""Fast presets have the other presets' environments; these differ in their phases."""
 
 
 def parts(name):
@@ -28,7 +32,9 @@ def parts(name):
     env, encoder = config.env, config.encoder
     chosen = (type(env.robot), type(env.task), type(env.schedule))
     tasks = len(getattr(env.task, "names", ()))
-    return *chosen, tasks, encoder.kind, encoder.merge, config.train.schedule
+    train = config.train
+    phases = (train.schedule, train.early_stopping_steps > 0)
+    return *chosen, tasks, encoder.kind, encoder.merge, *phases
 
 
 def different():

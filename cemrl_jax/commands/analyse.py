@@ -4,7 +4,8 @@ import pathlib
 from typing import Any
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.analysis import learning, load, report, style
+from cemrl_jax.analysis import load, report, style
+from cemrl_jax.analysis.learning import experiments, page
 from cemrl_jax.analysis.recordings import Settings
 from cemrl_jax.commands import command_line
 from cemrl_jax.config import ConfigError
@@ -37,8 +38,8 @@ def main() -> None:
     if args.learning:
         folder = pathlib.Path(args.learning)
         presets = command_line.load_presets().values()
-        learning.write(learning.collect(runs), folder, presets)
-        print(f"{len(runs)} runs in {folder / learning.PAGE}")
+        page.write(experiments.collect(runs), folder, presets)
+        print(f"{len(runs)} runs in {folder / page.PAGE}")
         return
     compile_cache.use(args.compile_cache)
     path = report.make(runs, pathlib.Path(args.output), settings, kinds)

@@ -9,7 +9,9 @@ import pytest
 from helpers import preset
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.analysis import learning, load
+from cemrl_jax.analysis import load
+from cemrl_jax.analysis.learning import experiments, pictures
+from cemrl_jax.analysis.learning import page as learning
 
 HEADLINE = "test/fixed_deterministic_return"
 
@@ -46,7 +48,7 @@ def page(tmp_path):
         a_run(tmp_path / "runs" / str(seed), [-300.0, end, end - 1], seed=seed)
     a_run(tmp_path / "runs" / "oracle", [-300.0, -9.0], context="oracle")
     runs = load.find_runs([tmp_path / "runs"])
-    learning.write(learning.collect(runs), tmp_path, [preset("quickstart")])
+    learning.write(experiments.collect(runs), tmp_path, [preset("quickstart")])
     return tmp_path
 
 
@@ -85,17 +87,17 @@ def test_the_table_has_all_seeds_at_their_end_and_the_bounds(page):
 
 def test_the_authors_level_is_reached_when_all_seeds_together_reach_it(page):
     found = json.loads((page / learning.RESULTS / "quickstart.json").read_text())
-    assert learning.reached(found, -200.0) == 1.0
-    assert learning.reached(found, -20.0) == 1.0  # -10, -20 and -30
-    assert learning.reached(found, -15.0) is None
+    assert experiments.reached(found, -200.0) == 1.0
+    assert experiments.reached(found, -20.0) == 1.0  # -10, -20 and -30
+    assert experiments.reached(found, -15.0) is None
 
 
 def test_what_the_untrained_policy_had_is_no_result(page):
     found = json.loads((page / learning.RESULTS / "quickstart.json").read_text())
     for run in found["runs"]:
         run["evaluations"][HEADLINE][1:] = [None, None]
-    assert not len(learning.last(found, HEADLINE))
-    assert len(learning.last(found, "inference/class_accuracy")) == 3
+    assert not len(experiments.last(found, HEADLINE))
+    assert len(experiments.last(found, "inference/class_accuracy")) == 3
     assert "| 0 of 3 |" in learning.tables([found])[0]
 
 
@@ -113,7 +115,7 @@ def test_presets_as_they_are_come_first_and_what_else_was_tried_is_folded_away(p
     path = page / learning.RESULTS / "quickstart.json"
     found = json.loads(path.read_text())
     found["name"] = "quickstart-tried"
-    (path.parent / "quickstart_tried.json").write_text(learning.dumps(found))
+    (path.parent / "quickstart_tried.json").write_text(experiments.dumps(found))
     learning.write([], page, [preset("quickstart")])
     first, rest = (page / learning.PAGE).read_text().split("<details>")
     assert "| quickstart |" in first
@@ -128,30 +130,30 @@ def test_a_run_is_of_a_preset_whose_settings_it_has(page):
     assert len(both) == 2  # z, and the oracle
     now = preset("quickstart")
     now.checkpoint.interval, now.seed = 3, 7
-    assert learning.by_preset(both, [now]) == (both, [])
+    assert experiments.by_preset(both, [now]) == (both, [])
     del both[0]["config"]["sac"]["normalize_obs"]  # an option that came later
     both[0]["config"]["sac"]["gone"] = 3
-    assert learning.by_preset(both, [now]) == (both, [])
+    assert experiments.by_preset(both, [now]) == (both, [])
     now.encoder.window_steps = 9
-    assert learning.by_preset(both, [now]) == ([], both)
-    assert learning.by_preset(both, []) == ([], both)
+    assert experiments.by_preset(both, [now]) == ([], both)
+    assert experiments.by_preset(both, []) == ([], both)
 
 
 def test_the_overview_has_a_panel_for_each_preset_and_one_legend(page):
     folder = page / learning.RESULTS
     both = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     alone = both[0] | {"name": "another", "preset": None}
-    figure = learning.overview([alone, *both])
+    figure = pictures.overview([alone, *both])
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert [title for title in titles if title] == ["quickstart", "another"]
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["authors", learning.WORDS["inferred"], learning.WORDS["oracle"]]
+    assert legend == ["authors", pictures.WORDS["inferred"], pictures.WORDS["oracle"]]
 
 
 def test_experiments_on_the_same_tasks_are_compared_in_one_panel(page):
     found = json.loads((page / learning.RESULTS / "quickstart.json").read_text())
     told = json.loads((page / learning.RESULTS / "quickstart_oracle.json").read_text())
-    figure = learning.picture([found, found | {"name": "again"}, told])
+    figure = pictures.picture([found, found | {"name": "again"}, told])
     steps, hours = figure.axes
     legend = [text.get_text() for text in hours.get_legend().get_texts()]
     assert legend == ["authors", "quickstart", "again", "quickstart, oracle"]
@@ -164,14 +166,14 @@ def test_experiments_on_the_same_tasks_are_compared_in_one_panel(page):
 def test_a_panel_is_of_one_robot_and_one_choice_of_tasks(page):
     found = json.loads((page / learning.RESULTS / "quickstart.json").read_text())
 
-    def arm(*names: str, robot: str = "sawyer") -> learning.Experiment:
+    def arm(*names: str, robot: str = "sawyer") -> experiments.Experiment:
         task = {"name": "metaworld", "names": names}
         env = found["config"]["env"] | {"task": task, "robot": {"name": robot}}
         return found | {"preset": None, "config": found["config"] | {"env": env}}
 
     both = arm("drawer-open", "drawer-close")
     other = arm("reach", robot="other")
-    groups = learning.rivals([arm("reach"), both, other, arm("reach")])
+    groups = pictures.rivals([arm("reach"), both, other, arm("reach")])
     assert {title: len(own) for title, own in groups.items()} == {
         "other, metaworld, reach": 1,
         "sawyer, metaworld, drawer-open, drawer-close": 1,

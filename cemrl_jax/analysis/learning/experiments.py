@@ -1,0 +1,203 @@
+"""What was learnt, as JSON: all runs of an experiment, and what they come to."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from cemrl_jax import config as config_lib
+from cemrl_jax.analysis import curves
+from cemrl_jax.analysis.load import RunFiles, compile_seconds, preset_of
+from cemrl_jax.config import Config
+from cemrl_jax.config.codec import TABLES
+from cemrl_jax.evaluation.statistics import iqm
+from cemrl_jax.runtime import provenance
+
+CONTEXTS = ("inferred", "oracle", "blind")
+"""What the policy sees of the task: z, and its bounds."""
+METRICS = ("test/", "train/", "validation/", "recovery/", "inference/")
+"""How the columns of progress.csv begin that an evaluation writes."""
+START = (
+    *("epoch", "revision", "command", "engine", "platform", "device_kind", "host"),
+    *("host_cores", "num_devices", "versions", "date"),
+)
+"""What a file says of each start of a run."""
+OWN = ("seed", "num_seeds", "output_dir", "tensorboard", "logging")
+"""Fields in which the runs of an experiment always differ."""
+ASIDE = ("name", "checkpoint")
+"""Fields that say nothing of what is learnt."""
+
+Experiment = dict[str, Any]
+"""The content of a file; see `experiment`."""
+
+
+def collect(runs: list[RunFiles]) -> list[Experiment]:
+    """Returns experiments: runs of one name whose policies see the same of the task."""
+    groups: dict[tuple[str, str], list[RunFiles]] = {}
+    for run in runs:
+        context = run.raw.get("sac", {}).get("context", CONTEXTS[0])
+        if run.num_rows:
+            groups.setdefault((run.name, context), []).append(run)
+    return [
+        experiment(name, context, sorted(group, key=lambda run: run.seed or 0))
+        for (name, context), group in groups.items()
+    ]
+
+
+def experiment(name: str, context: str, runs: list[RunFiles]) -> Experiment:
+    """Returns what a file says of runs that differ in their seed.
+
+    Args:
+      name: of the runs.
+      context: what the policy sees of the task.
+      runs: of different seeds.
+
+    Returns:
+      `name`, `context`, `preset` (of the authors' experiment, if it is one), `config`
+      (of the first run), and `runs`: of each its `seed`, the fields of its
+      configuration that are its own (`differs`), `starts`, `compile_seconds` and the
+      columns of its evaluations, with the hours of all phases until then.
+    """
+    config = {key: value for key, value in runs[0].raw.items() if key not in OWN}
+    return {
+        "name": name,
+        "context": context,
+        "preset": preset_of(runs[0]),
+        "config": config,
+        "runs": [_run(run, config) for run in runs],
+    }
+
+
+def _run(run: RunFiles, config: dict[str, Any]) -> dict[str, Any]:
+    own = {key: value for key, value in run.raw.items() if key not in OWN}
+    names = [name for name in run.columns if name.startswith(METRICS)]
+    evaluated = [np.isfinite(run.column(name)) for name in names]
+    rows = np.flatnonzero(np.any(evaluated, 0)) if names else np.zeros(0, int)
+    columns = {name: run.column(name) for name in ("epoch", "env_steps", "updates")}
+    columns |= {"hours": run.hours} | {name: run.column(name) for name in names}
+    return {
+        "seed": run.seed,
+        "differs": {key: own[key] for key in own if own[key] != config.get(key)},
+        "starts": [
+            {key: start.get(key) for key in START}
+            for start in provenance.read(run.directory)
+        ],
+        "compile_seconds": compile_seconds(run),
+        "evaluations": {name: _listed(x[rows]) for name, x in columns.items()},
+    }
+
+
+def _listed(values: np.ndarray) -> list[float | None]:
+    """Returns numbers for JSON: eight digits, None for NaN."""
+    rounded = [float(f"{x:.8g}") if np.isfinite(x) else None for x in values]
+    return [int(x) if x is not None and x == int(x) else x for x in rounded]
+
+
+def dumps(one: Experiment) -> str:
+    """Returns an experiment as JSON with a column of evaluations on a line."""
+    lines = json.dumps(one, indent=1).split("\n")
+    text, joined = [], ""
+    for line in lines:
+        if joined:
+            joined += line.strip() + " "
+        elif line.endswith(": ["):
+            joined = line
+        else:
+            text.append(line)
+        if joined and (line.strip() in ("]", "],") or "{" in line):
+            text.append(joined.rstrip())
+            joined = ""
+    return "\n".join(text) + "\n"
+
+
+def by_preset(
+    experiments: list[Experiment], presets: Iterable[Config]
+) -> tuple[list[Experiment], list[Experiment]]:
+    """Returns experiments with name and settings of a preset, and all others.
+
+    What the policy sees of the task may differ: bounds are with their preset.
+    """
+    known = {preset.name: preset for preset in presets}
+    found = [one for one in experiments if _is_of(one, known.get(one["name"]))]
+    return found, [one for one in experiments if one not in found]
+
+
+def _is_of(one: Experiment, preset: Config | None) -> bool:
+    """Whether an experiment has a preset's settings, as far as they still exist."""
+    if preset is None:
+        return False
+    settings = json.loads(json.dumps(config_lib.to_dict(preset)))
+    parts = {name: {"name": settings["env"][name]["name"]} for name in TABLES}
+    default = config_lib.to_dict(config_lib.from_dict({"env": parts}))
+    settings["sac"]["context"] = one["context"]
+    return all(
+        _agrees(one["config"].get(field, default[field]), value, default[field])
+        for field, value in settings.items()
+        if field not in (*OWN, *ASIDE)
+    )
+
+
+def _agrees(own: Any, wanted: Any, default: Any) -> bool:
+    """Whether own fields are as wanted; one that was not there yet is the default."""
+    if not isinstance(wanted, dict):
+        return bool(own == wanted)
+    return all(
+        _agrees(own.get(field, default[field]), value, default[field])
+        for field, value in wanted.items()
+    )
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def curve(run: dict[str, Any], metric: str, axis: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns x and y of a run's evaluations, `[N]`, where there is a y."""
+    found = run["evaluations"]
+    y = np.array(found.get(metric, [None] * len(found["epoch"])), np.float64)
+    x = np.array(found[axis], np.float64)
+    return x[np.isfinite(y)], y[np.isfinite(y)]
+
+
+def last(one: Experiment, metric: str) -> np.ndarray:
+    """Returns the last value of a metric in each run that has one after learning.
+
+    Some are measured with checkpoints only; what the untrained policy had is no result.
+    """
+    curves = [curve(run, metric, "updates") for run in one["runs"]]
+    return np.array([values[-1] for at, values in curves if len(at) and at[-1] > 0])
+
+
+def metric_of(protocol: str) -> str:
+    """Returns the metric that is reported under a protocol."""
+    return f"test/{protocol}_deterministic_return"
+
+
+def task_of(one: Experiment) -> str:
+    """Returns the name of the family of tasks."""
+    return str(one["config"]["env"]["task"]["name"])
+
+
+def hours_of(one: Experiment) -> float:
+    """Returns the time of the longest run, compilation of a start included, h."""
+    return max(
+        (run["evaluations"]["hours"][-1] or 0)
+        + sum(run["compile_seconds"].values()) / 3600
+        for run in one["runs"]
+    )
+
+
+def reached(one: Experiment, level: float) -> float | None:
+    """Returns the hours until the IQM of all runs is at a level, None if it never is.
+
+    The level counts under the authors' protocol.
+    """
+    metric = metric_of(curves.their_protocol(task_of(one)))
+    both = [curve(run, metric, "hours") for run in one["runs"]]
+    places, values = curves.merged(both, "hours")
+    at = [
+        place
+        for place, column in zip(places, values)
+        if len(column) == len(both) and iqm(column) >= level
+    ]
+    return float(at[0]) if at else None

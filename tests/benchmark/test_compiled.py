@@ -107,6 +107,15 @@ def test_validations_count_once_in_an_interval():
     assert counts.num_kernels(around) == 1 + 25 * 6
 
 
+def test_model_steps_that_nothing_validates_are_one_loop():
+    config = tiny_config(train__schedule="alternating")
+    steps = compiled.steps_of(config)["world_model"]
+    assert (steps.depth, steps.interval) == (2, config.train.validation_interval)
+    config.train.early_stopping_steps = 0
+    alone = compiled.steps_of(config)["world_model"]
+    assert (alone.depth, alone.interval, alone.count) == (1, 1, steps.count)
+
+
 def test_every_device_says_where_its_figures_come_from():
     for device in devices.DEVICES.values():
         named = {name for names in device.sources for name in names.split(", ")}

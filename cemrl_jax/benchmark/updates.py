@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from cemrl_jax.agents.base import Phase
 from cemrl_jax.agents.cemrl.phases import (
-    FixedWorldModelPhase,
     PolicyPhase,
     Sampling,
-    WorldModelPhase,
     make_fused,
+    make_world_model,
 )
 from cemrl_jax.agents.cemrl.types import Batch, LearnerState
 from cemrl_jax.benchmark.subject import Subject
@@ -141,17 +141,13 @@ def update_programs(
     config, agent, learner = subject.config, subject.agent, subject.learner
     batch_size = sampling.batch_size
 
-    def model(windows: int) -> FixedWorldModelPhase | WorldModelPhase:
+    train = dataclasses.replace(config.train, num_world_model_steps=num_updates)
+    if train.early_stopping_steps:  # validates, and does not stop
+        train.early_stopping_steps = num_updates
+
+    def model(windows: int) -> Phase:
         own = dataclasses.replace(sampling, windows_per_segment=windows)
-        if not config.train.early_stopping_steps:
-            return FixedWorldModelPhase(agent, own, num_updates)
-        return WorldModelPhase(
-            agent,
-            dataclasses.replace(own, fold=config.train.validation_fold),
-            max_steps=num_updates,
-            interval=config.train.validation_interval,
-            patience=num_updates,
-        )
+        return make_world_model(agent, own, train)
 
     def policy(learner: LearnerState, state: EmbeddedWorker) -> Any:
         phase = UpdatesOnly(agent, batch_size, num_updates, state.embedded)

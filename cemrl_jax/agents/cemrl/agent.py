@@ -524,7 +524,7 @@ class Agent:
     ) -> tuple[LearnerState, Metrics, Array]:
         """Takes a `world_model_step`, after which the loss weights follow its errors.
 
-        Where each step of a run is such, no validation has to say how they are.
+        With these no validation is needed to set them.
         """
         learner, metrics, z = self.world_model_step(learner, batch, noise)
         errors = jnp.stack([metrics["elbo/state_error"], metrics["elbo/reward_error"]])

@@ -4,8 +4,6 @@ All begin with "collect". "fused" training has one more, "train"; the original's
 alternates "world_model" and "policy"; a policy that is told its task has "policy".
 """
 
-import dataclasses
-
 from cemrl_jax.agents.base import Phase
 from cemrl_jax.agents.cemrl.agent import Agent
 from cemrl_jax.agents.cemrl.phases.collect import make_collect
@@ -13,21 +11,21 @@ from cemrl_jax.agents.cemrl.phases.fused import make_fused
 from cemrl_jax.agents.cemrl.phases.policy import BoundPhase, PolicyPhase
 from cemrl_jax.agents.cemrl.phases.sampling import Sampling
 from cemrl_jax.agents.cemrl.phases.world_model import (
-    FixedWorldModelPhase,
     WorldModelPhase,
+    make_world_model,
 )
 from cemrl_jax.config import Config
 from cemrl_jax.envs import NonStationaryEnv
 
 __all__ = [
     "BoundPhase",
-    "FixedWorldModelPhase",
     "PolicyPhase",
     "Sampling",
     "WorldModelPhase",
     "make_collect",
     "make_fused",
     "make_phases",
+    "make_world_model",
 ]
 
 
@@ -49,15 +47,5 @@ def make_phases(
         fused = make_fused(agent, sampling, config.num_updates, independent)
         return {"collect": collect, "train": fused}
     policy = PolicyPhase(agent, batch_size, config.num_updates)
-    world_model: Phase = FixedWorldModelPhase(
-        agent, sampling, train.num_world_model_steps
-    )
-    if train.early_stopping_steps:
-        world_model = WorldModelPhase(
-            agent,
-            dataclasses.replace(sampling, fold=train.validation_fold),
-            max_steps=train.num_world_model_steps,
-            interval=train.validation_interval,
-            patience=train.early_stopping_steps,
-        )
+    world_model = make_world_model(agent, sampling, train)
     return {"collect": collect, "world_model": world_model, "policy": policy}

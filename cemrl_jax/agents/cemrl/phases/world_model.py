@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from cemrl_jax.agents.base import Phase
 from cemrl_jax.agents.cemrl import losses
 from cemrl_jax.agents.cemrl.agent import Agent
 from cemrl_jax.agents.cemrl.phases.sampling import Places, Sampling
@@ -16,6 +17,7 @@ from cemrl_jax.agents.cemrl.phases.updates import (
     skipped_steps,
 )
 from cemrl_jax.agents.cemrl.types import LearnerState
+from cemrl_jax.config import TrainConfig
 from cemrl_jax.data.types import (
     Metrics,
     Params,
@@ -220,8 +222,9 @@ class WorldModelPhase:
 class FixedWorldModelPhase:
     """Trains the world model for a number of steps, those of the fused phase.
 
-    A validation is one batch. Where tasks change, its reward error may be 0.003 or 0.2
-    by chance: a short phase that listens to it goes back to its first steps at times.
+    A validation is one batch. Where tasks change, its reward error was 0.003 in one
+    epoch and 0.2 in another: a short phase that listens to it goes back to its first
+    steps at times.
 
     Attributes:
       agent: the agent.
@@ -264,3 +267,22 @@ class FixedWorldModelPhase:
         metrics = metrics | skipped_steps(learner)
         metrics["elbo/state_weight"] = weights[0]
         return learner, worker.replace(key=key), metrics
+
+
+def make_world_model(agent: Agent, sampling: Sampling, train: TrainConfig) -> Phase:
+    """Returns the phase that trains the world model alone.
+
+    Args:
+      agent: the agent.
+      sampling: how a batch of all transitions is drawn.
+      train: how many steps are taken, and what ends them.
+    """
+    if not train.early_stopping_steps:
+        return FixedWorldModelPhase(agent, sampling, train.num_world_model_steps)
+    return WorldModelPhase(
+        agent,
+        dataclasses.replace(sampling, fold=train.validation_fold),
+        max_steps=train.num_world_model_steps,
+        interval=train.validation_interval,
+        patience=train.early_stopping_steps,
+    )

@@ -236,6 +236,7 @@ def _worker(runs: Sequence[Run], points: Sequence[storage.Saved]) -> WorkerState
         if len(parts) > 1:
             chunk = jax.tree.map(lambda *x: np.stack(x, 1), *parts)
         data = replay.paste(data, parallel.place(chunk), start)
+        jax.block_until_ready(data)  # else waiting chunks pile up
     counts = np.full((2, num_devices), [[places.cursor], [places.size]], np.int32)
     cursor, size = parallel.place(list(counts))
     keys = [_keys(point.state["keys"], num_devices) for point in points]

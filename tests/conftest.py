@@ -12,10 +12,10 @@ os.environ["XLA_FLAGS"] = (
 
 import jax
 import pytest
-from compiled import own_copy, share
+from compiled import share
 from jax.experimental.compilation_cache import compilation_cache
 
-import cemrl_jax  # noqa: F401
+from cemrl_jax.runtime import compile_cache
 
 MANY_PIECES = 10_000
 """A process may hold 65,530, and each program takes dozens; beyond that loading one is
@@ -24,13 +24,10 @@ _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compile_cache() -> Iterator[None]:
-    """Keeps all programs: together the small ones take as long as the large ones."""
-    with own_copy(_CACHE / "cemrl_jax_tests") as folder:
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        # Else an entry's key would depend on where the folder is.
-        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+def kept_programs() -> Iterator[None]:
+    """Keeps what is compiled, for the next tests."""
+    with compile_cache.own_copy(_CACHE / "cemrl_jax_tests", days=7) as folder:
+        compile_cache.use_own(folder)
         compilation_cache.reset_cache()  # it may have been asked for already
         yield
 

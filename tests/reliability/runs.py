@@ -11,7 +11,6 @@ import sys
 import jax
 
 from cemrl_jax.commands import train
-from cemrl_jax.runtime import compile_cache
 
 
 def child(arguments: list[str]) -> None:
@@ -21,13 +20,6 @@ def child(arguments: list[str]) -> None:
     os.dup2(log, 2)
     sys.argv = ["scripts/train.py", *arguments]
     jax.config.update("jax_disable_most_optimizations", True)
-    set_cache = compile_cache.use
-
-    def keep_small_programs_too(folder: str) -> None:
-        set_cache(folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-    compile_cache.use = keep_small_programs_too
     train.console()
 
 

@@ -103,6 +103,7 @@ def other(tmp_path):
         stdout=subprocess.PIPE,
         text=True,
     )
+    assert process.stdout is not None
     with process:
         yield process, tmp_path / process.stdout.readline().strip()
         process.kill()

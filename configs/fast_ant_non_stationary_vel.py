@@ -4,11 +4,11 @@ import dataclasses
 
 from cemrl_jax.config import Config
 from cemrl_jax.configs import ant_non_stationary_vel
-from cemrl_jax.configs.base import fast
+from cemrl_jax.configs.base import alternating, fast
 
 
 def get_config() -> Config:
-    """`fast` of ant_non_stationary_vel with the SAC that does not end standing still.
+    """`alternating` of ant_non_stationary_vel with the SAC that does not stand still.
 
     Noisier actions, networks twice as wide, this learning rate and a posterior that
     may leave its prior: with all four an ant began to walk. `benchmarks/learning.md`
@@ -20,8 +20,6 @@ def get_config() -> Config:
         learning_rate=7e-4,
         elbo_learning_rate=5e-4,
     )
-    return dataclasses.replace(
-        config,
-        sac=dataclasses.replace(config.sac, hidden_size=256, target_entropy_factor=0.5),
-        elbo=dataclasses.replace(config.elbo, kl_z_weight=1e-3, kl_y_weight=1e-3),
-    )
+    sac = dataclasses.replace(config.sac, hidden_size=256, target_entropy_factor=0.5)
+    elbo = dataclasses.replace(config.elbo, kl_z_weight=1e-3, kl_y_weight=1e-3)
+    return alternating(dataclasses.replace(config, sac=sac, elbo=elbo))

@@ -1,4 +1,4 @@
-"""Programs that earlier sessions and earlier tests compiled, small ones too."""
+"""Programs that earlier tests of a module compiled."""
 
 import dataclasses
 from collections.abc import Callable

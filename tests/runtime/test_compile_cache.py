@@ -1,4 +1,4 @@
-"""Entries that a killed process left half written do not slow every later start."""
+"""What processes compile is there for others, and whole, however they end."""
 
 import os
 import shutil

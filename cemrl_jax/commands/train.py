@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cemrl_jax import config as config_lib
 from cemrl_jax.analysis import load
@@ -168,19 +168,12 @@ def train(
     print(run_lib.describe(config, config.num_seeds), flush=True)
     stop = signals.StopRequest(config.train.max_hours)
     with contextlib.ExitStack() as stack:
-        reopened = None
-        if directories:
-            if parallel.is_first_process():
-                for directory in directories:
-                    stack.enter_context(Lock(directory))
-            if all(resume.is_finished(config, path) for path in directories):
-                epochs = config.train.num_epochs
-                print(
-                    f"the run in {directories[0]} is finished: all {epochs} epochs are"
-                    " done; a larger --config.train.num_epochs goes on"
-                )
-                return 0
-            reopened = resume.reopen(config, directories)
+        if parallel.is_first_process():
+            for directory in directories:
+                stack.enter_context(Lock(directory))
+        if is_done(config, directories):
+            return 0
+        reopened = resume.reopen(config, directories) if directories else None
         runs = reopened.runs if reopened else new_runs(config)
         programs = compile_programs(
             config,
@@ -198,14 +191,8 @@ def train(
         members[0].progress.compiled(programs.compile_seconds)
         stack.enter_context(signals.listening(stop, way_on(runs)))
         profile_dir = runs[0].directory / "profile" if profile else None
-        try:
+        with noted_failures(records, runs):
             reason = loop.train_together(members, start, programs, profile_dir, stop)
-        except (KeyboardInterrupt, OSError, RuntimeError, FloatingPointError) as error:
-            stopped = isinstance(error, KeyboardInterrupt)
-            for record in records:
-                record.ended(STOPPED if stopped else FAILED, str(error))
-            print(way_on(runs), flush=True)
-            raise
         for record in records:
             record.ended(STOPPED if reason else DONE)
     if reason:
@@ -225,6 +212,19 @@ def sound(directories: Sequence[pathlib.Path]) -> list[pathlib.Path]:
         if epoch is not None:
             print(f"{path} failed at epoch {epoch} and stays out", file=sys.stderr)
     return [path for path, epoch in failures.items() if epoch is None]
+
+
+def is_done(config: Config, directories: Sequence[pathlib.Path]) -> bool:
+    """Returns whether all epochs of the runs to resume are done, and says so."""
+    if not directories:
+        return False
+    if not all(resume.is_finished(config, path) for path in directories):
+        return False
+    print(
+        f"the run in {directories[0]} is finished: all {config.train.num_epochs} epochs"
+        " are done; a larger --config.train.num_epochs goes on"
+    )
+    return True
 
 
 def open_members(
@@ -264,6 +264,21 @@ def open_members(
         stack.enter_context(progress)
         members.append(loop.Member(run, progress, saved))
     return members, records
+
+
+@contextlib.contextmanager
+def noted_failures(
+    records: Sequence[RunRecord], runs: Sequence[run_lib.Run]
+) -> Iterator[None]:
+    """Writes into the database what ended the runs early, and prints how they go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, OSError, RuntimeError, FloatingPointError) as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        for record in records:
+            record.ended(STOPPED if stopped else FAILED, str(error))
+        print(way_on(runs), flush=True)
+        raise
 
 
 def _recorded(run: run_lib.Run) -> RunRecord:

@@ -1,6 +1,7 @@
 """Episodes: environments side by side, stepped inside one compiled program."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -80,6 +81,31 @@ def rollout(
     with jax.default_matmul_precision("highest"):
         fresh = policy.start(num_envs)
     frozen = jnp.broadcast_to(frozen, (num_envs,))
+    step = _make_step(env, policy, pool, frozen, first, fresh, believe)
+    nothing = jnp.zeros((num_envs, env.action_size))
+    none = jax.tree.map(jnp.zeros_like, _beginning(first, nothing))
+    carry = _Carry(env=first, memory=fresh, breakdown=none)
+    inputs = (jax.random.split(key_steps, num_steps), jnp.arange(num_steps))
+    with jax.default_matmul_precision("highest"):
+        carry, episodes = jax.lax.scan(step, carry, inputs)
+    episodes = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), episodes)
+    return episodes.replace(breakdown=carry.breakdown)
+
+
+def _make_step(
+    env: NonStationaryEnv,
+    policy: Policy,
+    pool: Task,
+    frozen: Array,
+    first: EnvState,
+    fresh: Any,
+    believe: bool,
+) -> Callable[[_Carry, tuple[Array, Array]], tuple[_Carry, Episodes]]:
+    """Returns one step of `rollout`, for `jax.lax.scan` over keys and numbers.
+
+    Robots that fall go on in the states `first`, with the memory `fresh`.
+    """
+    num_envs = frozen.shape[0]
     pool_axis = 0 if pool.kind.ndim == 2 else None
     step_env = jax.vmap(env.step, in_axes=(0, 0, pool_axis, 0))
 
@@ -105,14 +131,7 @@ def rollout(
         )
         return carry, Episodes(data, after.broken, after.success, belief)
 
-    nothing = jnp.zeros((num_envs, env.action_size))
-    none = jax.tree.map(jnp.zeros_like, _beginning(first, nothing))
-    carry = _Carry(env=first, memory=fresh, breakdown=none)
-    inputs = (jax.random.split(key_steps, num_steps), jnp.arange(num_steps))
-    with jax.default_matmul_precision("highest"):
-        carry, episodes = jax.lax.scan(step, carry, inputs)
-    episodes = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), episodes)
-    return episodes.replace(breakdown=carry.breakdown)
+    return step
 
 
 def _beginning(before: EnvState, action: Array) -> dict[str, Array]:

@@ -8,12 +8,13 @@ import jax
 import numpy as np
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.agents.cemrl.build import agent_for
 from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.config import ConfigError
 from cemrl_jax.data import task_pools
 from cemrl_jax.training.checkpoint import Checkpoints
 from cemrl_jax.training.run import stored_pools
+from cemrl_jax.training.state import learner_shapes
+from cemrl_jax.training.storage import CHECKPOINTS
 
 FILE = "weights.npz"
 """The leaves that acting needs, by their path in a `LearnerState`; and `epoch`."""
@@ -38,13 +39,9 @@ def pack(run: pathlib.Path, target: pathlib.Path, checkpoint: str = "best") -> i
       The size of the folder, bytes.
     """
     config = config_lib.load(run / "config.json")
-    env = config.env.make()
-    agent = agent_for(config, env)
-    like = jax.eval_shape(agent.init, jax.random.key(0))
-    with Checkpoints(run / "checkpoints", read_only=True) as saved:
-        names = {"best": saved.best, "latest": saved.latest}
-        epoch = names[checkpoint]() if checkpoint in names else int(checkpoint)
-        learner = saved.learner(epoch, like)
+    with Checkpoints(run / CHECKPOINTS, read_only=True) as saved:
+        epoch = saved.find(checkpoint)
+        learner = saved.learner(epoch, learner_shapes(config))
     target.mkdir(parents=True, exist_ok=True)
     arrays = {
         name: np.asarray(x) for name, x in _leaves(learner).items() if _kept(name)

@@ -20,6 +20,7 @@ from cemrl_jax.envs.groups import Groups
 from cemrl_jax.evaluation.record import Plan, Record, Recording, make_recorder
 from cemrl_jax.training.checkpoint import CheckpointError, Checkpoints
 from cemrl_jax.training.run import stored_pools
+from cemrl_jax.training.storage import CHECKPOINTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,15 +134,9 @@ def _learners(
     if pretrained.is_packed(run.directory):
         epoch = pretrained.epoch(run.directory)
         return {epoch: pretrained.learner(run.directory, like)}, epoch
-    with Checkpoints(run.directory / "checkpoints", read_only=True) as saved:
-        epochs = saved.epochs()
-        names = {"best": saved.best, "latest": saved.latest}
-        epoch = names[checkpoint]() if checkpoint in names else int(checkpoint)
-        if epoch not in epochs:
-            known = ", ".join(map(str, epochs))
-            raise ConfigError(f"--checkpoint={checkpoint} must be one of {known}")
-        learners = {}
-        for number in epochs:
+    with Checkpoints(run.directory / CHECKPOINTS, read_only=True) as saved:
+        epoch, learners = saved.find(checkpoint), {}
+        for number in saved.epochs():
             try:
                 learners[number] = saved.learner(number, like)
             except CheckpointError as error:

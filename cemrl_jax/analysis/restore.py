@@ -10,7 +10,6 @@ from cemrl_jax.agents.cemrl.agent import Agent
 from cemrl_jax.agents.cemrl.build import agent_for
 from cemrl_jax.agents.cemrl.types import LearnerState
 from cemrl_jax.analysis import pretrained
-from cemrl_jax.commands import command_line
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.envs import NonStationaryEnv
 from cemrl_jax.training import storage
@@ -60,5 +59,5 @@ def restore(directory: pathlib.Path, checkpoint: str = "best") -> Restored:
         raise ConfigError(f"--checkpoint={checkpoint}: the run has not failed")
     folder = directory / (storage.FAILED if failed else storage.CHECKPOINTS)
     with Checkpoints(folder, read_only=True) as saved:
-        epoch = command_line.find_epoch(saved, "latest" if failed else checkpoint)
+        epoch = saved.find("latest" if failed else checkpoint)
         return Restored(config, env, agent, saved.learner(epoch, like), epoch)

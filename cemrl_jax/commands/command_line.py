@@ -18,7 +18,7 @@ from ml_collections import config_flags
 from cemrl_jax import config as config_lib
 from cemrl_jax.config import TABLES, Config, ConfigError
 from cemrl_jax.original import config as original_config
-from cemrl_jax.training.checkpoint import CheckpointError, Checkpoints
+from cemrl_jax.training.checkpoint import CheckpointError
 
 Kind = TypeVar("Kind")
 
@@ -225,21 +225,6 @@ def describe(config: Any) -> str:
             text, 72, initial_indent=" " * 8, subsequent_indent=" " * 8
         )
     return "\n".join(["fields (with their defaults):", *lines])
-
-
-def find_epoch(saved: Checkpoints, name: str) -> int:
-    """Returns the epoch of the checkpoint called "best", "latest" or a number.
-
-    Raises:
-      ConfigError: there is none of this name; says which there are.
-    """
-    if name in ("best", "latest"):
-        return saved.best() if name == "best" else saved.latest()
-    epochs = saved.epochs()
-    if not name.isdigit() or int(name) not in epochs:
-        known = ", ".join(map(str, epochs))
-        raise ConfigError(f"--checkpoint={name} must be best, latest or one of {known}")
-    return int(name)
 
 
 def _reworded(config: Any, message: str) -> str:

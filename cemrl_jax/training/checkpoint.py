@@ -15,6 +15,8 @@ from absl import logging
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from cemrl_jax.config import ConfigError
+
 FORMAT = 2
 """Of what `save` writes; 1 held the replay in each checkpoint."""
 METRIC = "value"
@@ -99,6 +101,22 @@ class Checkpoints:
     def epochs(self) -> list[int]:
         """Returns the numbers that have a checkpoint, oldest first."""
         return sorted(self._manager.all_steps())
+
+    def find(self, name: str) -> int:
+        """Returns the epoch of the checkpoint called "best", "latest" or a number.
+
+        Raises:
+          ConfigError: there is none of this name; says which there are.
+        """
+        if name in ("best", "latest"):
+            return self.best() if name == "best" else self.latest()
+        epochs = self.epochs()
+        if not name.isdigit() or int(name) not in epochs:
+            known = ", ".join(map(str, epochs))
+            raise ConfigError(
+                f"--checkpoint={name} must be best, latest or one of {known}"
+            )
+        return int(name)
 
     def save(
         self,

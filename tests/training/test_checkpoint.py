@@ -276,6 +276,14 @@ def test_the_last_checkpoints_and_the_best_are_kept(kept):
         assert saved.state(3)["env_steps"] == 3
 
 
+def test_checkpoints_are_found_by_name(kept):
+    with Checkpoints(kept, read_only=True) as saved:
+        assert [saved.find(name) for name in ("best", "latest", "3")] == [1, 4, 3]
+        for unknown in ("2", "-1", "first"):
+            with pytest.raises(ConfigError, match="best, latest or one of 1, 3, 4"):
+                saved.find(unknown)
+
+
 def test_each_checkpoint_holds_its_own_learner(kept):
     like = jax.eval_shape(noisy_learner)
     with Checkpoints(kept, read_only=True) as saved:

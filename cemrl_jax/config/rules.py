@@ -138,12 +138,13 @@ def _segment_problems(config: Any, num_devices: int) -> list[str]:
 
 
 def _decoder_problems(config: Any) -> list[str]:
-    decode, schedule = config.elbo.decode, config.env.schedule
-    if DECODED.get(decode) is None or isinstance(schedule, Stationary):
+    schedule = config.env.schedule
+    if config.elbo.decode != "task" or isinstance(schedule, Stationary):
         return []
     return [
-        f"elbo.decode={decode!r} must be 'current' with env.schedule={schedule}: only"
-        " where tasks stay do all transitions of an episode have the same"
+        "elbo.decode='task' must be 'current' or 'episode' with env.schedule="
+        f"{schedule}: it finds episodes by the task that they begin with, so tasks must"
+        " stay"
     ]
 
 

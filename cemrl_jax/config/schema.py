@@ -127,10 +127,11 @@ class ElboConfig:
         windows overlap and share their embeddings. Each transition is as likely as
         with 1, those of a batch are correlated, and a step is some times faster.
       decode: what the decoder predicts: "current", the transition whose window the
-        encoder sees, as in the original; "episode", any of its episode; "task", any of
-        the replay with the same task. Where the last reward says the next one whatever
-        the task, only the others need the task. VariBAD (arXiv:1910.08348) decodes
-        whole episodes, PEARL (arXiv:1903.08254) learns from other episodes of a task.
+        encoder sees, as in the original; "episode", any of its episode with the same
+        task; "task", any of the replay with the same task, which must stay. Where the
+        last reward says the next one whatever the task, only the others need the task.
+        VariBAD (arXiv:1910.08348) decodes whole episodes, PEARL (arXiv:1903.08254)
+        learns from other episodes of a task.
     """
 
     learning_rate: float = 3e-4

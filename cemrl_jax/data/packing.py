@@ -251,6 +251,23 @@ def first_numbers(data: Packed) -> Array:
     return _number(words).reshape(-1, data.num_envs).T
 
 
+def task_words(data: Packed, env: Array, index: Array) -> Array:
+    """Returns words `[..., K]` that are equal where tasks are.
+
+    Args:
+      data: where from.
+      env: `[...]` environments.
+      index: `[...]` places.
+    """
+    form = data.format
+    chunk, step = index // form.num_steps, index % form.num_steps
+    line = (chunk * data.num_envs + env) * form.num_lines + step // form.per_line
+    ends = np.cumsum(form.parts)
+    columns = np.append(np.arange(ends[2], ends[3]), form.size - 1)
+    column = (step % form.per_line * form.size)[..., None] + columns
+    return data.lines[line[..., None], column]
+
+
 def read(data: Packed, env: Array, index: Array, num_breaking: int) -> Transition:
     """Gathers runs of transitions.
 

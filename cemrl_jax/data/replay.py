@@ -18,6 +18,9 @@ from cemrl_jax.data.packing import Packed
 from cemrl_jax.data.types import ReplayState, Transition
 
 SPLITS = ("all", "train", "validation")
+CANDIDATES = 4
+"""Places of an episode tried for one with the same task: with four tasks in equal parts
+two in three are found."""
 
 Place = tuple[Array, Array]
 """Environments and indices of transitions in a replay, of one shape."""
@@ -142,7 +145,10 @@ def draw_segments(
 
 
 def draw_of_episode(state: ReplayState, key: Array, place: Place) -> Place:
-    """Draws for each place another one in its chunk, uniformly.
+    """Draws for each place another one in its chunk that has the same task.
+
+    It takes the first of `CANDIDATES` drawn uniformly that has it, and where none has,
+    the place itself.
 
     Args:
       state: the replay.
@@ -153,8 +159,13 @@ def draw_of_episode(state: ReplayState, key: Array, place: Place) -> Place:
       Environments and indices of the same shape.
     """
     (env, index), num_steps = place, state.data.num_steps
-    step = jax.random.randint(key, index.shape, 0, num_steps)
-    return env, index - index % num_steps + step
+    shape = (CANDIDATES, *index.shape)
+    other = index - index % num_steps + jax.random.randint(key, shape, 0, num_steps)
+    own = packing.task_words(state.data, env, index)
+    found = packing.task_words(state.data, jnp.broadcast_to(env, shape), other)
+    same = (found == own).all(-1)
+    first = jnp.take_along_axis(other, same.argmax(0)[None], 0)[0]
+    return env, jnp.where(same.any(0), first, index)
 
 
 def draw_of_task(state: ReplayState, key: Array, place: Place) -> Place:

@@ -38,11 +38,11 @@ def memory(num_envs: int = 2) -> ReplayState:
     return full(random_transitions(0, num_envs, 3 * STEPS, steps=step))
 
 
-def full(rows: Transition) -> ReplayState:
+def full(rows: Transition, platform: str | None = None) -> ReplayState:
     """A replay of `[E, 3 n]` transitions."""
     shape = (rows.step.shape[0], 3, STEPS)
     chunks = jax.tree.map(lambda x: np.reshape(x, shape + x.shape[2:]), rows)
-    return replay.full(connected(chunks))
+    return replay.full(connected(chunks), platform=platform)
 
 
 @functools.cache
@@ -194,6 +194,31 @@ def test_what_is_decoded_has_the_same_task(windows, decode):
         others = [chunk] if decode == "episode" else np.flatnonzero(chunks == number)
         expected = {STEPS * other + step for other in others for step in range(STEPS)}
         assert set(decoded[current // STEPS == chunk]) == expected
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_what_is_decoded_of_an_episode_has_the_task_that_it_has_by_then(platform):
+    """Task 0, then 1, then 0 again, and at the end another one with the number of 1."""
+    rows = held(memory(num_envs=3))
+    steps = rows.step
+    number = jnp.where((steps >= 2) & (steps < 4) | (steps == STEPS - 1), 1, 0)
+    spec = jnp.where(steps == STEPS - 1, 7.0, 0.0)
+    known = full(
+        rows.replace(task=rows.task.replace(number=number, spec=spec)), platform
+    )
+    kind = np.asarray(number + 2 * (steps == STEPS - 1))
+    env, start = np.meshgrid(np.arange(3), np.arange(3) * STEPS, indexing="ij")
+    for step in range(STEPS):
+        index = jnp.broadcast_to((start + step).reshape(-1, 1), (9, 2_000))
+        place = (jnp.broadcast_to(env.reshape(-1, 1), index.shape), index)
+        key = jax.random.key(step)
+        drawn_env, drawn = map(np.asarray, replay.draw_of_episode(known, key, place))
+        np.testing.assert_array_equal(drawn_env, place[0])
+        np.testing.assert_array_equal(drawn // STEPS, np.asarray(index) // STEPS)
+        for chunk in range(9):
+            own = kind[env.reshape(-1)[chunk], start.reshape(-1)[chunk] :][:STEPS]
+            expected = set(np.flatnonzero(own == own[step]))
+            assert set(drawn[chunk] % STEPS) == expected
 
 
 @pytest.mark.parametrize("windows", [1, WINDOWS])

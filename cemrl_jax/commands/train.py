@@ -216,9 +216,8 @@ def sound(directories: Sequence[pathlib.Path]) -> list[pathlib.Path]:
 
 def is_done(config: Config, directories: Sequence[pathlib.Path]) -> bool:
     """Returns whether all epochs of the runs to resume are done, and says so."""
-    if not directories:
-        return False
-    if not all(resume.is_finished(config, path) for path in directories):
+    finished = [resume.is_finished(config, path) for path in directories]
+    if not finished or not all(finished):
         return False
     print(
         f"the run in {directories[0]} is finished: all {config.train.num_epochs} epochs"

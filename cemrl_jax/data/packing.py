@@ -252,20 +252,17 @@ def first_numbers(data: Packed) -> Array:
 
 
 def task_words(data: Packed, env: Array, index: Array) -> Array:
-    """Returns words `[..., K]` that are equal where tasks are.
+    """Returns words `[B, N, K]` that are equal where tasks are.
 
     Args:
       data: where from.
-      env: `[...]` environments.
-      index: `[...]` places.
+      env: `[B]` environments.
+      index: `[B, N]` places.
     """
     form = data.format
-    chunk, step = index // form.num_steps, index % form.num_steps
-    line = (chunk * data.num_envs + env) * form.num_lines + step // form.per_line
-    ends = np.cumsum(form.parts)
-    columns = np.append(np.arange(ends[2], ends[3]), form.size - 1)
-    column = (step % form.per_line * form.size)[..., None] + columns
-    return data.lines[line[..., None], column]
+    rows = _rows(data, env, index // form.num_steps, index % form.num_steps)
+    _, _, _, spec, _, whose = form.split(rows)
+    return jnp.concatenate([spec, whose], -1)
 
 
 def read(data: Packed, env: Array, index: Array, num_breaking: int) -> Transition:

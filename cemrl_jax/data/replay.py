@@ -159,13 +159,14 @@ def draw_of_episode(state: ReplayState, key: Array, place: Place) -> Place:
       Environments and indices of the same shape.
     """
     (env, index), num_steps = place, state.data.num_steps
-    shape = (CANDIDATES, *index.shape)
-    other = index - index % num_steps + jax.random.randint(key, shape, 0, num_steps)
-    own = packing.task_words(state.data, env, index)
-    found = packing.task_words(state.data, jnp.broadcast_to(env, shape), other)
-    same = (found == own).all(-1)
-    first = jnp.take_along_axis(other, same.argmax(0)[None], 0)[0]
-    return env, jnp.where(same.any(0), first, index)
+    own = index.reshape(-1, 1)
+    shape = (own.size, CANDIDATES)
+    others = own - own % num_steps + jax.random.randint(key, shape, 0, num_steps)
+    tried = jnp.concatenate([others, own], -1)
+    words = packing.task_words(state.data, env.reshape(-1), tried)
+    same = (words == words[:, -1:]).all(-1)
+    chosen = jnp.take_along_axis(tried, same.argmax(-1)[:, None], -1)
+    return env, chosen.reshape(index.shape)
 
 
 def draw_of_task(state: ReplayState, key: Array, place: Place) -> Place:

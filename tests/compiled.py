@@ -64,6 +64,7 @@ class _Lowered:
 
     def __init__(self, lowered: Any) -> None:
         self._lowered, self._compiled = lowered, {}
+        self.as_text = lowered.as_text
 
     def compile(self, compiler_options: Any = None) -> Any:
         key = str(compiler_options)

@@ -15,7 +15,8 @@ from cemrl_jax.commands import command_line
 from cemrl_jax.config import Config, ConfigError, presets
 from cemrl_jax.reporting import loggers
 from cemrl_jax.reporting.progress import Progress
-from cemrl_jax.runtime import compile_cache, parallel, provenance
+from cemrl_jax.runtime import compile_cache, parallel, program_store, provenance
+from cemrl_jax.runtime.program_store import ProgramStore
 from cemrl_jax.training import changes, loop, resume, signals, state, storage
 from cemrl_jax.training import run as run_lib
 from cemrl_jax.training.lock import Lock
@@ -68,7 +69,8 @@ def main() -> int:
         print("the configuration is valid")
         return 0
     compile_cache.use(args.compile_cache)
-    reason = train(config, directories, args.init_from, args.profile)
+    store = program_store.open_store(args.compile_cache)
+    reason = train(config, directories, args.init_from, args.profile, store)
     return signals.exit_code(reason, args.exit_zero) if reason else 0
 
 
@@ -157,8 +159,16 @@ def train(
     directories: Sequence[pathlib.Path] = (),
     init_from: str | None = None,
     profile: bool = False,
+    store: ProgramStore | None = None,
 ) -> int:
     """Trains in new folders, or on in the folders of the runs to resume.
+
+    Args:
+      config: the configuration.
+      directories: of the runs to resume.
+      init_from: a run whose best weights are where a new one begins.
+      profile: write a trace of one epoch's programs.
+      store: of compiled programs.
 
     Returns:
       Why it stopped, see `StopRequest.reason`; 0 if all epochs are done.
@@ -181,6 +191,7 @@ def train(
             [run.pools for run in runs],
             lambda name: print(f"compiling {name}", flush=True),
             begins=reopened is None or not reopened.points,
+            store=store,
         )
         programs.check_memory(config)
         start = reopened.restore() if reopened else None

@@ -1,12 +1,15 @@
 """Programs: compiled ahead of time, timed, never compiled again."""
 
 import concurrent.futures
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax
+
+from cemrl_jax.runtime.program_store import StoredProgram
 
 QUICKLY = {
     "xla_backend_optimization_level": 1,
@@ -20,23 +23,29 @@ FEW_PIECES = QUICKLY | {"xla_cpu_use_fusion_emitters": False}
 the memory mappings of a process, 65,530 on Linux, would not be enough for them."""
 
 
+@dataclasses.dataclass(frozen=True)
 class Program:
     """A function compiled ahead of time, so that it can never compile again.
 
     Attributes:
-      compile_seconds: how long that took.
+      compiled: what runs.
+      compile_seconds: how long it took to compile that, or to load it.
     """
 
-    def __init__(self, lowered: Any, options: dict[str, Any] | None = None) -> None:
-        """Compiles what a function, jitted or of `spmd`, was lowered to."""
+    compiled: Any
+    compile_seconds: float
+
+    @classmethod
+    def timed(cls, make: Callable[[], Any]) -> Self:
+        """Compiles or loads a program by calling a function."""
         start = time.perf_counter()
-        self._compiled = lowered.compile(compiler_options=options)
-        self.compile_seconds = time.perf_counter() - start
+        compiled = make()
+        return cls(compiled, time.perf_counter() - start)
 
     def __call__(self, *args: Any) -> tuple[Any, float]:
         """Returns the result, finished, and the seconds that it took."""
         start = time.perf_counter()
-        result = jax.block_until_ready(self._compiled(*args))
+        result = jax.block_until_ready(self.compiled(*args))
         return result, time.perf_counter() - start
 
     @property
@@ -45,7 +54,7 @@ class Program:
 
         Results that take the place of donated arguments do not count.
         """
-        stats = self._compiled.memory_analysis()
+        stats = self.compiled.memory_analysis()
         if stats is None:  # not every back end says
             return 0
         results = stats.output_size_in_bytes - stats.alias_size_in_bytes
@@ -56,8 +65,9 @@ def compile_all(
     lower: Mapping[str, Callable[[], Any]],
     say: Callable[[str], None],
     options: Mapping[str, dict[str, Any]],
+    kept: Mapping[str, StoredProgram],
 ) -> dict[str, Program]:
-    """Compiles programs side by side, as many as there are cores.
+    """Compiles programs side by side, as many as there are cores, or loads them.
 
     Args:
       lower: name -> returns the lowered program; called in turn, since tracing is
@@ -65,10 +75,24 @@ def compile_all(
       say: told each name before it is lowered.
       options: compiler options of those that have some. They come first: the others
         may be in the compile cache, and some of these can never be.
+      kept: where to look for those that are kept, and to keep them.
     """
+
+    def compile_one(name: str, lowered: Any) -> Program:
+        compile_it = kept[name].compile if name in kept else compile_lowered
+        return Program.timed(lambda: compile_it(lowered, options.get(name)))
+
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        recalled = pool.map(lambda name: Program.timed(kept[name].recall), kept)
+        found = {name: x for name, x in zip(kept, recalled) if x.compiled}
         pending = {}
         for name in sorted(lower, key=lambda name: name not in options):
-            say(name)
-            pending[name] = pool.submit(Program, lower[name](), options.get(name))
-        return {name: pending[name].result() for name in lower}
+            if name not in found:
+                say(name)
+                pending[name] = pool.submit(compile_one, name, lower[name]())
+        return {name: found.get(name) or pending[name].result() for name in lower}
+
+
+def compile_lowered(lowered: Any, options: dict[str, Any] | None) -> Any:
+    """Compiles what a function, jitted or of `spmd`, was lowered to."""
+    return lowered.compile(compiler_options=options)

@@ -51,10 +51,15 @@ def environment() -> dict[str, Any]:
 
 def processor() -> str:
     """Returns the name of the processor."""
+    return of_processor("model name") or platform.processor() or platform.machine()
+
+
+def of_processor(field: str) -> str:
+    """Returns what Linux says of the first processor, or nothing."""
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
-    return names[0].strip() if names else platform.processor() or platform.machine()
+    found = [line.partition(":")[2] for line in lines if line.startswith(field)]
+    return found[0].strip() if found else ""
 
 
 def revision() -> str:

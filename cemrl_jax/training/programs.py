@@ -2,13 +2,15 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cemrl_jax import config as config_lib
 from cemrl_jax.agents.algorithms import make_algorithm
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.data import success
@@ -23,6 +25,7 @@ from cemrl_jax.evaluation.evaluate import (
     make_scores,
 )
 from cemrl_jax.runtime import parallel
+from cemrl_jax.runtime.program_store import ProgramStore, StoredProgram, shapes_of
 from cemrl_jax.runtime.programs import (
     FEW_PIECES,
     ONCE,
@@ -184,6 +187,7 @@ def compile_programs(
     pools: list[dict[str, Task]],
     say: Callable[[str], None] = lambda name: None,
     begins: bool = False,
+    store: ProgramStore | None = None,
 ) -> Programs:
     """Compiles all programs of a run from shapes; allocates next to nothing.
 
@@ -193,6 +197,7 @@ def compile_programs(
       pools: their tasks by pool.
       say: told the name of each program.
       begins: the run begins, and needs a learner.
+      store: where they are looked for first, and kept.
     """
     env = config.env.make()
     algorithm, num_seeds = make_algorithm(config, env), len(numbers)
@@ -210,7 +215,10 @@ def compile_programs(
     lower["evaluate"] = lambda: parallel.lower(mapped, start.learner, parts[0].share)
     if begins:
         lower["init"] = lambda: state.lower_init(config, num_seeds)
-    programs = compile_all(lower, say, compiler_options(config))
+    shapes = shapes_of([start.learner, start.worker, parts[0].share])
+    described = descriptions(config, lower, f"{num_seeds} seeds, {shapes}")
+    kept = {name: StoredProgram(store, x) for name, x in described.items() if store}
+    programs = compile_all(lower, say, compiler_options(config), kept)
     init = programs.pop("init", None)
     evaluate = Evaluator(
         programs.pop("evaluate"),
@@ -237,6 +245,24 @@ def compiler_options(config: Config) -> dict[str, dict[str, Any]]:
         # Each holds every physical model.
         options |= {"collect": FEW_PIECES, "evaluate": FEW_PIECES}
     return options
+
+
+def descriptions(config: Config, names: Iterable[str], shapes: str) -> dict[str, str]:
+    """Returns what a store tells programs by, of those that a later process can run.
+
+    Programs that call Python have an address of this process in them. Those of the
+    engine mujoco_ffi have the number of a model that it knows once an environment has
+    been traced, as it is for the shapes of a run's state.
+    """
+    engine = config.env.resolved_engine
+    calls_python = engine == "mujoco"
+    same = dataclasses.replace(config, name="", seed=0, output_dir="")
+    text = f"{json.dumps(config_lib.to_dict(same))} {engine} {shapes}"
+    return {
+        name: f"{name} {text}"
+        for name in names
+        if not (calls_python and name in ("collect", "evaluate"))
+    }
 
 
 def evaluation_parts(

@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import HAS_METAWORLD, ROOT, tiny_config
+from helpers import HAS_METAWORLD, ROOT, preset, read_rows, tiny_config
 from worlds import NUM_ENVS, world
 
+from cemrl_jax import config as config_lib
+from cemrl_jax.benchmark import startup
 from cemrl_jax.config import ConfigError
 from cemrl_jax.envs import engines
 from cemrl_jax.envs.engines import mujoco as c_engine
@@ -295,6 +297,32 @@ def test_a_program_of_another_process_comes_from_the_compile_cache(tmp_path):
     first, again = (run_script(CACHED, str(tmp_path)) for _ in range(2))
     assert first.stdout.startswith("False"), first.stderr
     assert again.stdout == first.stdout.replace("False", "True"), again.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["mjx", C_ENGINES[1]])
+def test_a_start_recalls_the_programs_of_the_one_before(tmp_path, engine):
+    config = startup.short_run(preset("quickstart"), tmp_path)
+    config.env.engine = engine
+    config.rollout.num_envs = 8
+    config_lib.save(config, tmp_path / "config.json")
+    script = [sys.executable, "scripts/train.py"]
+    flags = [f"--config={tmp_path}/config.json", f"--compile-cache={tmp_path}/cache"]
+    first, again = (
+        subprocess.run(
+            [*script, *flags, f"--config.output_dir={tmp_path}/{number}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=600,
+        ).stdout
+        for number in range(2)
+    )
+    assert first.count("compiling") == 4
+    assert "compiling" not in again
+    one, two = (next(tmp_path.glob(f"{number}/*/*")) for number in range(2))
+    assert read_rows(one) == read_rows(two) != []
 
 
 def test_a_broken_state_stays_broken_and_its_neighbours_sound(simulator):

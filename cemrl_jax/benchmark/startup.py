@@ -1,6 +1,7 @@
 """Start-up: how long a person waits for the first epoch of a training run."""
 
 import copy
+import math
 import pathlib
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from cemrl_jax import config as config_lib
 from cemrl_jax.benchmark.settings import BenchmarkConfig, environment
 from cemrl_jax.benchmark.timing import Row
 from cemrl_jax.config import Config
-from cemrl_jax.runtime import provenance
+from cemrl_jax.envs import NonStationaryEnv
+from cemrl_jax.envs.groups import Groups
+from cemrl_jax.runtime import parallel, provenance
 
 FIRST_EPOCH = "epoch 1/1"
 
@@ -46,13 +49,21 @@ def short_run(base: Config, folder: pathlib.Path) -> Config:
     config = copy.deepcopy(base)
     config.output_dir = str(folder / "output")
     config.tensorboard = False
-    config.env.num_test_tasks = 1
+    config.env.num_test_tasks = _fewest_test_tasks(config.env.make())
     config.rollout.num_initial = 0
     config.train.num_epochs = 1
     config.train.num_updates = 1
     config.train.num_world_model_steps = 1
     config.checkpoint.replay = False
     return config
+
+
+def _fewest_test_tasks(env: NonStationaryEnv) -> int:
+    """Returns how many tasks an evaluation needs at least."""
+    if not isinstance(env, Groups):
+        return 1
+    others = env.elsewhere.num_bases if env.elsewhere else 1
+    return math.lcm(env.num_bases * parallel.num_devices(), others)
 
 
 def time_to_first_epoch(folder: pathlib.Path) -> float:

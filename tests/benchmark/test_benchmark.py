@@ -7,7 +7,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import pytest
-from helpers import ROOT, call_script, preset, tiny_config
+from helpers import PRESETS, ROOT, call_script, preset, tiny_config, use_devices
 
 from cemrl_jax.agents.cemrl.phases import Sampling
 from cemrl_jax.benchmark import report as benchmark_report
@@ -325,10 +325,15 @@ def test_bad_input_exits_with_two_and_a_message(arguments, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_startup_measures_the_presets_own_programs(tmp_path):
-    base = preset("cheetah_stationary_vel")
+@pytest.mark.parametrize(
+    "name", sorted({"cheetah_stationary_vel", "ml10"} & {*PRESETS})
+)
+def test_startup_measures_the_presets_own_programs(tmp_path, monkeypatch, name):
+    use_devices(monkeypatch, 1)
+    base = preset(name)
     short = startup.short_run(base, tmp_path)
     short.validate(1)
+    assert short.env.num_test_tasks == (10 if name == "ml10" else 1)
     assert (short.rollout.num_envs, short.sac) == (base.rollout.num_envs, base.sac)
     assert short.train.num_epochs == short.train.num_updates == 1
     assert base.train.num_epochs > 1

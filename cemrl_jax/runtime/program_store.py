@@ -151,8 +151,12 @@ class StoredProgram:
           lowered: what is to be compiled.
           options: of the compiler.
         """
+        try:
+            trees = pickle.dumps((lowered.in_tree, lowered.out_tree))
+        except UNABLE:
+            return lowered.compile(compiler_options=options)
         text = f"{sorted((options or {}).items())}\n{lowered.as_text()}"
-        content = self.store.surroundings + text.encode()
+        content = self.store.surroundings + trees + text.encode()
         name = hashlib.sha256(content).hexdigest()
         compiled = self.store.load(name)
         if compiled is None:

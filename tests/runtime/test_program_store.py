@@ -8,7 +8,7 @@ import shutil
 import sys
 import types
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +36,9 @@ class Lowered:
 
     def __init__(self, step: Any = lambda x: jnp.sin(x) + 1) -> None:
         self._lowered, self.count = jax.jit(step).lower(jnp.zeros(3)), 0
-
-    def as_text(self) -> str:
-        return self._lowered.as_text()
+        self.as_text = self._lowered.as_text
+        self.in_tree = self._lowered.in_tree
+        self.out_tree = self._lowered.out_tree
 
     def compile(self, compiler_options: Any) -> Any:
         self.count += 1
@@ -86,6 +86,23 @@ def test_other_code_recalls_nothing_and_loads_what_it_lowers_to(store):
     assert recalled is not None
     assert recalled(jnp.ones(3)).tolist() == [2, 2, 2]
     assert program.recall() is None
+
+
+class One(NamedTuple):
+    x: jax.Array
+
+
+class Other(NamedTuple):
+    x: jax.Array
+
+
+def test_what_it_returns_is_of_the_class_that_the_code_says(store):
+    program = StoredProgram(store, "of three")
+    for kind in (One, Other):
+        program.compile(Lowered(lambda x, kind=kind: kind(x + 1)), None)
+        recalled = program.recall()
+        assert recalled is not None
+        assert isinstance(recalled(jnp.ones(3)), kind)
 
 
 def test_other_versions_neither_recall_nor_load(store):

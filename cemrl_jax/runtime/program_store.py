@@ -59,8 +59,9 @@ jax.monitoring.register_event_listener(_count_hits)
 class ProgramStore:
     """Keeps compiled programs, and which of them the newest code makes.
 
-    What is read runs: the folder must be one that only its owner can write, as for
-    JAX's compile cache.
+    What is read runs, as what JAX reads from its compile cache: it is machine code, and
+    a pickle says of which classes its arguments and results are. So `open_store` uses
+    no folder that others can write.
 
     Attributes:
       folder: where the programs are.
@@ -180,10 +181,14 @@ class StoredProgram:
 def open_store(folder: str) -> ProgramStore | None:
     """Returns the store in the folder of the compile cache.
 
-    None where there is none: the cache is off or a bucket's address, a run has several
-    processes, or code was changed after this process began to read it.
+    None where there is none: the cache is off or a bucket's address, others can write
+    into the store, a run has several processes, or code was changed after this process
+    began to read it.
     """
     if folder == "off" or "://" in folder or jax.process_count() > 1:
+        return None
+    place = pathlib.Path(folder) / FOLDER
+    if not _only_ours(place):
         return None
     sources, paths = hashlib.sha256(), sorted(_sources())
     for path in paths:
@@ -192,9 +197,17 @@ def open_store(folder: str) -> ProgramStore | None:
         sources.update(f"{path}\n".encode() + path.read_bytes())
     text = json.dumps(_surroundings(), default=repr)
     surroundings = hashlib.sha256(text.encode()).digest()
-    store = ProgramStore(pathlib.Path(folder) / FOLDER, surroundings, sources.digest())
+    store = ProgramStore(place, surroundings, sources.digest())
     store.remove_old()
     return store
+
+
+def _only_ours(folder: pathlib.Path) -> bool:
+    """Returns whether nobody else can write into a folder, if it is there."""
+    if not folder.exists() or not hasattr(os, "getuid"):
+        return True
+    status = folder.stat()
+    return status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def shapes_of(tree: Any) -> str:

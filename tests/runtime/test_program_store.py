@@ -168,6 +168,18 @@ def test_what_nobody_has_loaded_for_long_is_removed(store):
     assert len(list(store.folder.iterdir())) == 4
 
 
+def test_a_store_that_others_can_write_is_not_used(monkeypatch, tmp_path):
+    monkeypatch.setattr(program_store, "_IMPORTED", float("inf"))
+    folder = tmp_path / program_store.FOLDER
+    folder.mkdir(mode=0o700)
+    assert open_store(str(tmp_path)) is not None
+    folder.chmod(0o722)
+    assert open_store(str(tmp_path)) is None
+    folder.chmod(0o700)
+    monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
+    assert open_store(str(tmp_path)) is None
+
+
 def test_there_is_no_store_without_a_folder_of_ones_own(monkeypatch, tmp_path):
     assert open_store("off") is None
     assert open_store("gs://bucket/cache") is None

@@ -65,7 +65,7 @@ class _Lowered:
     def __init__(self, lowered: Any) -> None:
         self._lowered, self._compiled = lowered, {}
         self.as_text = lowered.as_text
-        self.in_tree, self.out_tree = lowered.in_tree, lowered.out_tree
+        self.compiler_ir, self.out_tree = lowered.compiler_ir, lowered.out_tree
 
     def compile(self, compiler_options: Any = None) -> Any:
         key = str(compiler_options)

@@ -12,19 +12,18 @@ import hashlib
 import json
 import os
 import pathlib
-import pickle
 import sys
 import sysconfig
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 from jax.experimental import serialize_executable
 
-from cemrl_jax.runtime import files, provenance
+from cemrl_jax.runtime import files, outlines, provenance
 
 FOLDER = "programs"
 """In the folder of the compile cache."""
@@ -33,7 +32,7 @@ VARIABLES = ("CUDA_", "JAX_", "LIBTPU_", "MJX_", "MUJOCO_", "NVIDIA_", "TPU_", "
 """How environment variables begin that may change what is compiled."""
 UNABLE = (
     *(NotImplementedError, ValueError, jax.errors.JaxRuntimeError),  # the back end
-    *(AttributeError, TypeError, pickle.PicklingError),  # what it calls or holds
+    *(AttributeError, TypeError),  # what it calls, or what its results are made of
 )
 """What is raised of a program that cannot be kept."""
 _CACHE_HIT = "/jax/compilation_cache/cache_hits"
@@ -59,9 +58,8 @@ jax.monitoring.register_event_listener(_count_hits)
 class ProgramStore:
     """Keeps compiled programs, and which of them the newest code makes.
 
-    What is read runs, as what JAX reads from its compile cache: it is machine code, and
-    a pickle says of which classes its arguments and results are. So `open_store` uses
-    no folder that others can write.
+    What is read runs, as what JAX reads from its compile cache: it is machine code. So
+    `open_store` uses no folder that others can write.
 
     Attributes:
       folder: where the programs are.
@@ -79,29 +77,6 @@ class ProgramStore:
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < time.time() - 86_400 * days:
                     path.unlink()
-
-    def load(self, name: str) -> Any | None:
-        """Returns the compiled program of this name, if it is there."""
-        packed = self.read(name)
-        if not packed:
-            return None
-        numbers, *program = pickle.loads(zlib.decompress(packed))
-        devices = {device.id: device for device in jax.devices()}
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            return serialize_executable.deserialize_and_load(
-                *program, execution_devices=[devices[number] for number in numbers]
-            )
-        return None
-
-    def save(self, name: str, compiled: Any) -> bool:
-        """Keeps a compiled program; returns whether that could be."""
-        try:
-            devices = compiled.runtime_executable().local_devices()
-            program = serialize_executable.serialize(compiled)
-            content = pickle.dumps(([device.id for device in devices], *program))
-        except UNABLE:
-            return False
-        return self.write(name, zlib.compress(content, level=1))
 
     def read(self, name: str) -> bytes:
         """Returns a file's content; nothing if it is not there, or not whole."""
@@ -130,17 +105,21 @@ class StoredProgram:
     Attributes:
       store: the store.
       description: all that tells the program from others of the same code.
+      arguments: what it is called with, or shapes.
+      known: name -> tree of which its results have parts, see `outlines`.
     """
 
     store: ProgramStore
     description: str
+    arguments: tuple[Any, ...]
+    known: Mapping[str, Any]
 
     def recall(self) -> Any | None:
         """Returns the compiled program, or None if there is none of this code."""
         note = self.store.read(self._note)
         if not note.startswith(self._code):
             return None
-        return self.store.load(note.removeprefix(self._code).decode())
+        return self._load(note.removeprefix(self._code).decode())
 
     def compile(self, lowered: Any, options: dict[str, Any] | None) -> Any:
         """Returns the compiled program, which is recalled from now on.
@@ -152,21 +131,67 @@ class StoredProgram:
           lowered: what is to be compiled.
           options: of the compiler.
         """
-        try:
-            trees = pickle.dumps((lowered.in_tree, lowered.out_tree))
-        except UNABLE:
+        name = self._name(lowered, options)
+        if name is None:
             return lowered.compile(compiler_options=options)
-        text = f"{sorted((options or {}).items())}\n{lowered.as_text()}"
-        content = self.store.surroundings + trees + text.encode()
-        name = hashlib.sha256(content).hexdigest()
-        compiled = self.store.load(name)
+        compiled = self._load(name)
         if compiled is None:
             before = _hits()
             compiled = lowered.compile(compiler_options=options)
-            if _hits() > before or not self.store.save(name, compiled):
+            if _hits() > before or not self._save(name, compiled):
                 return compiled
         self.store.write(self._note, self._code + name.encode())
         return compiled
+
+    def _name(self, lowered: Any, options: dict[str, Any] | None) -> str | None:
+        """Returns a name for all that is lowered to the same; None if it has none.
+
+        The text has only those arguments that the program needs, and does not say
+        which they are: their places do.
+        """
+        main = next(
+            operation
+            for operation in lowered.compiler_ir("stablehlo").body.operations
+            if operation.attributes["sym_name"].value == "main"
+        )
+        needed = [str(argument.location) for argument in main.arguments]
+        try:
+            results = outlines.outline(lowered.out_tree, self.known)
+        except TypeError:
+            return None
+        if any("unknown" in place for place in needed):
+            return None
+        signature = [needed, results, shapes_of(self.arguments), options or {}]
+        text = f"{json.dumps(signature, sort_keys=True)}\n{lowered.as_text()}"
+        return hashlib.sha256(self.store.surroundings + text.encode()).hexdigest()
+
+    def _load(self, name: str) -> Any | None:
+        header, _, packed = self.store.read(name).partition(b"\n")
+        if not packed:
+            return None
+        numbers, results = json.loads(header)
+        devices = {device.id: device for device in jax.devices()}
+        with contextlib.suppress(*UNABLE):
+            return serialize_executable.deserialize_and_load(
+                zlib.decompress(packed),
+                jax.tree.structure((self.arguments, {})),
+                outlines.structure_of(results, self.known),
+                execution_devices=[devices[number] for number in numbers],
+            )
+        return None
+
+    def _save(self, name: str, compiled: Any) -> bool:
+        """Keeps the compiled program; returns whether that could be."""
+        devices = compiled.runtime_executable().local_devices()
+        try:
+            content, arguments, results = serialize_executable.serialize(compiled)
+            if arguments != jax.tree.structure((self.arguments, {})):
+                return False
+            outlined = outlines.outline(results, self.known)
+        except UNABLE:
+            return False
+        header = json.dumps([[device.id for device in devices], outlined]).encode()
+        return self.store.write(name, header + b"\n" + zlib.compress(content, level=1))
 
     @property
     def _code(self) -> bytes:

@@ -217,7 +217,16 @@ def compile_programs(
         lower["init"] = lambda: state.lower_init(config, num_seeds)
     shapes = shapes_of([start.learner, start.worker, parts[0].share])
     described = descriptions(config, lower, f"{num_seeds} seeds, {shapes}")
-    kept = {name: StoredProgram(store, x) for name, x in described.items() if store}
+    known = {"learner": start.learner, "worker": start.worker}
+    arguments = dict.fromkeys(phases, (start.learner, start.worker)) | {
+        "evaluate": (start.learner, parts[0].share),
+        "init": (jax.random.key(0),),
+    }
+    kept = {
+        name: StoredProgram(store, text, arguments[name], known)
+        for name, text in described.items()
+        if store
+    }
     programs = compile_all(lower, say, compiler_options(config), kept)
     init = programs.pop("init", None)
     evaluate = Evaluator(

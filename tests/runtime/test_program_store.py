@@ -8,12 +8,13 @@ import shutil
 import sys
 import types
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 from helpers import tiny_config
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -31,13 +32,18 @@ def store(tmp_path) -> ProgramStore:
     return ProgramStore(tmp_path / "programs", b"today".ljust(32), b"mine".ljust(32))
 
 
+def stored(store: ProgramStore, description: str, num_args: int = 1) -> StoredProgram:
+    return StoredProgram(store, description, (jnp.zeros(3),) * num_args, {})
+
+
 class Lowered:
     """Something lowered, compiled without JAX's cache, and how often it was."""
 
-    def __init__(self, step: Any = lambda x: jnp.sin(x) + 1) -> None:
-        self._lowered, self.count = jax.jit(step).lower(jnp.zeros(3)), 0
+    def __init__(self, step: Any = lambda x: jnp.sin(x) + 1, num_args: int = 1) -> None:
+        arguments = (jnp.zeros(3),) * num_args
+        self._lowered, self.count = jax.jit(step).lower(*arguments), 0
         self.as_text = self._lowered.as_text
-        self.in_tree = self._lowered.in_tree
+        self.compiler_ir = self._lowered.compiler_ir
         self.out_tree = self._lowered.out_tree
 
     def compile(self, compiler_options: Any) -> Any:
@@ -56,7 +62,7 @@ def uncached() -> Iterator[None]:
 
 
 def test_a_kept_program_computes_what_it_did(store):
-    program = StoredProgram(store, "sines of three")
+    program = stored(store, "sines of three")
     assert program.recall() is None
     compiled = program.compile(Lowered(), None)
     loaded = program.recall()
@@ -65,12 +71,12 @@ def test_a_kept_program_computes_what_it_did(store):
 
 
 def test_what_is_recalled_is_what_was_described(store):
-    StoredProgram(store, "sines of three").compile(Lowered(), None)
-    assert StoredProgram(store, "sines of four").recall() is None
+    stored(store, "sines of three").compile(Lowered(), None)
+    assert stored(store, "sines of four").recall() is None
 
 
 def test_other_code_recalls_nothing_and_loads_what_it_lowers_to(store):
-    program = StoredProgram(store, "of three")
+    program = stored(store, "of three")
     program.compile(Lowered(), None)
     later = dataclasses.replace(store, sources=b"other".ljust(32))
     newer = dataclasses.replace(program, store=later)
@@ -88,25 +94,35 @@ def test_other_code_recalls_nothing_and_loads_what_it_lowers_to(store):
     assert program.recall() is None
 
 
-class One(NamedTuple):
+class One(struct.PyTreeNode):
     x: jax.Array
 
 
-class Other(NamedTuple):
+class Other(struct.PyTreeNode):
     x: jax.Array
 
 
 def test_what_it_returns_is_of_the_class_that_the_code_says(store):
-    program = StoredProgram(store, "of three")
+    program = stored(store, "of three")
     for kind in (One, Other):
-        program.compile(Lowered(lambda x, kind=kind: kind(x + 1)), None)
+        program.compile(Lowered(lambda x, kind=kind: kind(x=x + 1)), None)
         recalled = program.recall()
         assert recalled is not None
         assert isinstance(recalled(jnp.ones(3)), kind)
 
 
+def test_what_it_needs_is_told_apart_where_the_text_is_the_same(store):
+    program = stored(store, "of three", num_args=2)
+    for which in (0, 1):
+        lowered = Lowered(lambda *args, which=which: args[which] + 1, num_args=2)
+        program.compile(lowered, None)
+        recalled = program.recall()
+        assert recalled is not None
+        assert recalled(jnp.zeros(3), jnp.ones(3)).tolist() == [which + 1] * 3
+
+
 def test_other_versions_neither_recall_nor_load(store):
-    program, lowered = StoredProgram(store, "of three"), Lowered()
+    program, lowered = stored(store, "of three"), Lowered()
     program.compile(lowered, None)
     later = dataclasses.replace(store, surroundings=b"tomorrow".ljust(32))
     newer = dataclasses.replace(program, store=later)
@@ -118,7 +134,7 @@ def test_other_versions_neither_recall_nor_load(store):
 @pytest.mark.parametrize("damage", [lambda x: x[:-1], lambda x: x[:-1] + b"!", bytes])
 @pytest.mark.parametrize("which", ["note-*", "[0-9a-f]*"])
 def test_a_damaged_file_is_as_if_there_were_none(store, which, damage):
-    program, lowered = StoredProgram(store, "of three"), Lowered()
+    program, lowered = stored(store, "of three"), Lowered()
     program.compile(lowered, None)
     (path,) = store.folder.glob(which)
     content = path.read_bytes()
@@ -130,7 +146,7 @@ def test_a_damaged_file_is_as_if_there_were_none(store, which, damage):
 
 
 def test_what_came_from_the_compile_cache_is_not_kept(store):
-    program = StoredProgram(store, "of three")
+    program = stored(store, "of three")
     for _ in range(2):  # JAX has it in its cache from the first on
         shutil.rmtree(store.folder, ignore_errors=True)
         lowered = jax.jit(lambda x: x * 3 + 7).lower(jnp.zeros(3))
@@ -144,18 +160,18 @@ def test_what_cannot_be_kept_runs_all_the_same(store, tmp_path):
     def call_python(x: jax.Array) -> jax.Array:
         return jax.pure_callback(np.sin, jax.ShapeDtypeStruct((3,), jnp.float32), x)
 
-    program = StoredProgram(store, "calls Python")
+    program = stored(store, "calls Python")
     assert program.compile(Lowered(call_python), None)(jnp.zeros(3)).tolist() == [0] * 3
     assert not store.folder.exists()
     (tmp_path / "file").touch()
     nowhere = dataclasses.replace(store, folder=tmp_path / "file" / "programs")
-    program = StoredProgram(nowhere, "of three")
+    program = stored(nowhere, "of three")
     assert program.compile(Lowered(), None)(jnp.zeros(3)).tolist() == [1] * 3
 
 
 def test_what_nobody_has_loaded_for_long_is_removed(store):
     steps = {"old": jnp.sin, "recalled": jnp.cos, "new": jnp.tan}
-    programs_by_name = {name: StoredProgram(store, name) for name in steps}
+    programs_by_name = {name: stored(store, name) for name in steps}
     for name, step in steps.items():
         programs_by_name[name].compile(Lowered(step), None)
         for path in store.folder.iterdir() if name == "recalled" else ():

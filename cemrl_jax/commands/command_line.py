@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import faulthandler
 import importlib.util
 import os
 import pathlib
@@ -55,8 +56,10 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Runs a script's main function and turns failures into messages.
 
     Exits with what the function returns, or 0; with 2 for bad input, 1 for what went
-    wrong later, 130 for Ctrl-C.
+    wrong later, 130 for Ctrl-C. A crash of native code says where it was called.
     """
+    if sys.stderr and not faulthandler.is_enabled():
+        faulthandler.enable()
     code = 0
     try:
         code = main() or 0

@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -314,6 +315,26 @@ def in_a_process(script: str, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_a_crash_of_native_code_says_where_it_was_called():
+    program = """
+import faulthandler
+from cemrl_jax.commands import command_line
+def steps_the_physics():
+    faulthandler._sigsegv()
+command_line.run(steps_the_physics)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGSEGV
+    assert "Segmentation fault" in done.stderr
+    assert "in steps_the_physics" in done.stderr
 
 
 def test_training_in_a_process_of_its_own_writes_a_run_that_evaluate_reads(tmp_path):

@@ -14,7 +14,7 @@ def get_config() -> Config:
     no z for its next step; it does for another one's. With five times these weights the
     KL divergence took z away, and the policy fell when it came back.
     """
-    config = fast_directions(cheetah_stationary_dir.get_config(), num_epochs=150)
+    config = fast_directions(cheetah_stationary_dir.get_config(), num_epochs=200)
     elbo = dataclasses.replace(
         config.elbo, decode="task", kl_z_weight=2e-4, kl_y_weight=2e-4
     )

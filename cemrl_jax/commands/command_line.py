@@ -3,12 +3,14 @@
 import argparse
 import dataclasses
 import faulthandler
+import importlib.machinery
 import importlib.util
 import os
 import pathlib
 import re
 import sys
 import textwrap
+import types
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -159,18 +161,34 @@ def load_file(path: pathlib.Path, kind: type[Kind] = Config) -> Kind:
         print(f"{path} is a configuration of the original; without effect here:")
         print("\n".join(f"  {key}: {reason}" for key, reason in dropped) or "  nothing")
         return _checked(config, kind, path)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise ConfigError(f"--config={path} must be a .py or a .json file")
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        config = module.get_config()
+        config = _imported(path).get_config()
     except Exception as error:  # a preset is a user's program
         raise ConfigError(
             f"--config={path} failed: {type(error).__name__}: {error}"
         ) from error
     return _checked(config, kind, path)
+
+
+def _imported(path: pathlib.Path) -> types.ModuleType:
+    """Imports a preset by the name of its file, or by its path if that name is taken.
+
+    So `module:Class` finds what it defines, and the store of programs its code.
+    """
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    taken = sys.modules.get(path.stem) or importlib.machinery.PathFinder.find_spec(
+        path.stem
+    )
+    origin = getattr(taken, "__file__", None) or getattr(taken, "origin", None)
+    module = importlib.util.module_from_spec(spec)
+    own = taken is None or origin == spec.origin
+    sys.modules[path.stem if own else str(path)] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def _checked(config: Any, kind: type[Kind], path: pathlib.Path) -> Kind:

@@ -1,12 +1,11 @@
 """Configurations as JSON, and the names of what stands in them."""
 
 import dataclasses
-import importlib
 import json
 import pathlib
 from typing import Any, TypeVar
 
-from cemrl_jax.config.fields import ConfigError, field_names, nearest, unknown
+from cemrl_jax.config.fields import ConfigError, field_names, lookup, unknown
 from cemrl_jax.config.schema import Config, EnvConfig
 from cemrl_jax.envs import ROBOTS, SCHEDULES, TASKS
 from cemrl_jax.runtime import files
@@ -81,18 +80,7 @@ def named(part: str, name: str) -> Any:
     Raises:
       ConfigError: unknown name; names the nearest known one.
     """
-    table = TABLES[part]
-    if name in table:
-        return table[name]()
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)()
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(f"env.{part}={name!r} cannot be imported") from error
-    raise ConfigError(
-        f"env.{part}={name!r} must be one of {', '.join(table)}{nearest(name, table)}"
-    )
+    return lookup(f"env.{part}", name, TABLES[part])()
 
 
 def _fill(config: Any, data: dict[str, Any], prefix: str) -> Any:

@@ -2,11 +2,12 @@
 
 import dataclasses
 import difflib
+import importlib
 import inspect
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -28,6 +29,28 @@ def get_field(config: Any, path: str) -> Any:
             raise unknown(path, field_paths(config), field_names(value))
         value = getattr(value, name)
     return value
+
+
+def lookup(field: str, name: str, table: Mapping[str, Any]) -> Any:
+    """Returns what a name in a field stands for: in a table, or `module:attribute`.
+
+    Raises:
+      ConfigError: unknown name, with the nearest known one; or it cannot be imported.
+    """
+    if name in table:
+        return table[name]
+    if ":" not in name:
+        raise ConfigError(
+            f"{field}={name!r} must be one of {', '.join(table)}{nearest(name, table)}"
+        )
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a user's program
+        raise ConfigError(
+            f"{field}={name!r} cannot be imported, which needs its file's folder on"
+            f" PYTHONPATH: {type(error).__name__}: {error}"
+        ) from error
 
 
 def field_paths(config: Any, prefix: str = "") -> list[str]:

@@ -5,7 +5,14 @@ from typing import Any
 
 from cemrl_jax.agents.cemrl.bounds import CONTEXTS
 from cemrl_jax.agents.cemrl.encoders import ENCODERS, MERGES
-from cemrl_jax.config.fields import field_paths, get_field, nearest, type_problems
+from cemrl_jax.config.fields import (
+    ConfigError,
+    field_paths,
+    get_field,
+    lookup,
+    nearest,
+    type_problems,
+)
 from cemrl_jax.data import packing
 from cemrl_jax.data.replay import DECODED
 from cemrl_jax.envs import engines
@@ -34,7 +41,6 @@ def problems(config: Any, num_devices: int) -> list[str]:
 
 def _choice_problems(config: Any) -> list[str]:
     choices = {
-        "encoder.kind": ENCODERS,
         "encoder.merge": MERGES,
         "elbo.decode": DECODED,
         "elbo.prior": ("fixed", "learnt"),
@@ -44,12 +50,17 @@ def _choice_problems(config: Any) -> list[str]:
         "train.precision": ("highest", "default"),
         "checkpoint.metric": ("auto", *metric_names(config.env.schedule)),
     }
-    return [
+    problems = [
         f"{field}={value!r} must be one of {', '.join(allowed)}"
         + nearest(value, allowed)
         for field, allowed in choices.items()
         if (value := get_field(config, field)) not in allowed
     ]
+    try:
+        lookup("encoder.kind", config.encoder.kind, ENCODERS)
+    except ConfigError as error:
+        problems.append(str(error))
+    return problems
 
 
 def _finite_problems(config: Any) -> list[str]:

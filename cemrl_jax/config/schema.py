@@ -86,7 +86,7 @@ class EncoderConfig:
     """The network that infers the task.
 
     Attributes:
-      kind: see `cemrl_jax.agents.cemrl.encoders`.
+      kind: see `cemrl_jax.agents.cemrl.encoders`, or `module:Class` of your own.
       merge: how shared_y agrees on a class, one of its `MERGES`.
       window_steps: T, transitions that it sees.
       obs_size: leading entries of an observation that it and the decoder see; 0: all.

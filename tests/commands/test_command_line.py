@@ -194,6 +194,25 @@ def test_file_without_a_configuration_is_named(name, text, message, tmp_path):
     assert str(path) in str(error.value)
 
 
+def test_a_preset_is_imported_by_name_unless_that_is_taken(monkeypatch, tmp_path):
+    before = set(sys.modules)
+    text = "from cemrl_jax.configs.debug import get_config\nTEXT = {!r}\n"
+    for name in ("mine", "json", "this", "with.dots"):
+        path = tmp_path / f"{name}.py"
+        path.write_text(text.format(name))
+        for _ in range(2):
+            assert command_line.load_file(path).name == "point-vel"
+    new = {name: sys.modules.pop(name) for name in set(sys.modules) - before}
+    found = {
+        module.TEXT: name for name, module in new.items() if "TEXT" in vars(module)
+    }
+    assert found["mine"] == "mine"
+    assert found["with.dots"] == "with.dots"
+    for name in ("json", "this"):  # loaded, and to be found, in the standard library
+        assert found[name] == str(tmp_path / f"{name}.py")
+    assert json.loads("1") == 1
+
+
 # ---------------------------------------------------------------- scripts
 
 

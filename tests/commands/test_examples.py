@@ -1,5 +1,7 @@
 """The README's recipes: each example runs as it stands, from outside the packages."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,8 +16,8 @@ from helpers import (
 
 from cemrl_jax import config as config_lib
 from cemrl_jax.agents.cemrl.build import make_agent
-from cemrl_jax.agents.cemrl.encoders import ENCODERS
 from cemrl_jax.commands import command_line
+from cemrl_jax.config import ConfigError
 from cemrl_jax.envs.schedules import Timed
 
 FOLDER = ROOT / "tests" / "examples"
@@ -25,10 +27,10 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
 @pytest.fixture(autouse=True)
 def tables_stay_as_they_are(monkeypatch):
     monkeypatch.setattr(command_line, "PRESETS", FOLDER)
-    before = dict(ENCODERS)
+    before = dict(sys.modules)
     yield
-    ENCODERS.clear()
-    ENCODERS.update(before)
+    for name in [name for name in sys.modules if name in NAMES and name not in before]:
+        del sys.modules[name]
 
 
 def load(name):
@@ -49,14 +51,18 @@ def test_an_example_is_a_valid_preset(name):
     load(name).validate(1)
 
 
-@pytest.mark.parametrize("name", ["alarm", "cart", "gears"])
-def test_an_environment_from_outside_comes_back_from_json(name, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(FOLDER)
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_from_outside_comes_back_from_json(name, tmp_path, monkeypatch):
     config = load(name)
     config_lib.save(config, tmp_path / "config.json")
+    sys.modules.pop(name)  # as in another process
+    with pytest.raises(ConfigError, match=f"'{name}:.*PYTHONPATH"):
+        command_line.read_config(str(tmp_path / "config.json"), []).validate(1)
+    monkeypatch.syspath_prepend(FOLDER)
     again = command_line.read_config(str(tmp_path / "config.json"), [])
     assert config_lib.to_dict(again) == config_lib.to_dict(config)
     again.validate(1)
+    make_agent(again, OBS_SIZE, ACTION_SIZE)
 
 
 @pytest.mark.parametrize("name", ["alarm", "cart", "gears"])

@@ -2,7 +2,6 @@
 
 from flax import linen as nn
 
-from cemrl_jax.agents.cemrl.encoders import ENCODERS
 from cemrl_jax.agents.cemrl.networks import ClassHead, GaussianHead, Trunk
 from cemrl_jax.agents.cemrl.types import Posterior
 from cemrl_jax.configs import debug
@@ -31,7 +30,6 @@ class Latest(nn.Module):
 
 
 def get_config():
-    ENCODERS["latest"] = Latest
     config = debug.get_config()
-    config.name, config.encoder.kind = "point-latest", "latest"
+    config.name, config.encoder.kind = "point-latest", "latest:Latest"
     return config

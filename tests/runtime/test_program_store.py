@@ -18,6 +18,7 @@ from flax import struct
 from helpers import tiny_config
 from jax.experimental.compilation_cache import compilation_cache
 
+from cemrl_jax.commands import command_line
 from cemrl_jax.config import EnvConfig
 from cemrl_jax.envs.robots import Point
 from cemrl_jax.runtime import parallel, program_store
@@ -232,6 +233,18 @@ def test_programs_are_of_code_versions_and_settings(monkeypatch, tmp_path):
     seen.append(made_from(tmp_path))
     jax.config.update("jax_enable_x64", False)
     assert len(set(seen)) == len(seen) == 6
+
+
+def test_programs_are_of_the_code_of_a_preset(monkeypatch, tmp_path):
+    monkeypatch.setattr(program_store, "_IMPORTED", float("inf"))
+    seen, path = [], tmp_path / "own_preset.py"
+    for bonus in (0.0, 1000.0):
+        path.write_text(f"from cemrl_jax.configs.debug import get_config\n# {bonus}")
+        command_line.load_file(path)
+        seen.append(made_from(tmp_path))
+    sys.modules.pop("own_preset")
+    assert None not in seen
+    assert seen[0] != seen[1]
 
 
 def test_code_that_was_changed_since_it_was_read_keeps_nothing(monkeypatch, tmp_path):

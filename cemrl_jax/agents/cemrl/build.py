@@ -9,6 +9,7 @@ from cemrl_jax.agents.cemrl.encoders import ENCODERS
 from cemrl_jax.agents.cemrl.networks import Decoder, FixedPrior, LearntPrior
 from cemrl_jax.agents.sac import Actor, Critic, Temperature
 from cemrl_jax.config import Config
+from cemrl_jax.config.fields import lookup
 from cemrl_jax.envs import NonStationaryEnv
 
 
@@ -32,6 +33,7 @@ def make_agent(
     encoder, sac = config.encoder, config.sac
     prior = config.elbo.prior
     sizes = (encoder.num_classes, encoder.latent_size)
+    kind = lookup("encoder.kind", encoder.kind, ENCODERS)
     merge = {"merge": encoder.merge} if encoder.kind == "shared_y" else {}
     hidden = (sac.hidden_size,) * sac.num_layers
     return Agent(
@@ -41,7 +43,7 @@ def make_agent(
         window_steps=encoder.window_steps,
         latent_size=encoder.latent_size,
         num_classes=encoder.num_classes,
-        encoder=ENCODERS[encoder.kind](*sizes, encoder.width_factor, **merge),
+        encoder=kind(*sizes, encoder.width_factor, **merge),
         decoder=Decoder(config.elbo.decoder_width_factor, config.elbo.state_size),
         class_prior=LearntPrior(*sizes)
         if prior == "learnt"

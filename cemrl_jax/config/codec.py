@@ -36,7 +36,8 @@ def from_dict(data: dict[str, Any], kind: type[Kind] = Config) -> Kind:
       kind: class of the configuration.
 
     Raises:
-      ConfigError: an unknown field or name, or a value of the wrong type.
+      ConfigError: an unknown field or name, or a value where fields belong. Types of
+        values are for `Config.validate`.
     """
     return _fill(kind(), data, "")
 

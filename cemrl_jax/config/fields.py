@@ -97,7 +97,23 @@ def type_problems(config: Any, prefix: str = "") -> list[str]:
             problems.append(f"{path}={value!r} must be {article} {expected.__name__}")
         elif expected not in (int, float, str, bool, tuple):
             problems.append(f"{path}={value!r} must be an object of its kind")
+        elif expected is tuple:
+            problems += _entry_problems(config, field, path)
     return problems
+
+
+def _entry_problems(config: Any, field: dataclasses.Field, path: str) -> list[str]:
+    """Returns a complaint for each entry of a tuple that is not of its type."""
+    wanted, value = typing.get_args(field.type)[:1], getattr(config, field.name)
+    if wanted == (float,) and any(type(entry) is int for entry in value):
+        value = tuple(float(x) if type(x) is int else x for x in value)
+        setattr(config, field.name, value)
+    return [
+        f"{path}={value!r} must hold {kind.__name__} only, not {entry!r}"
+        for kind in wanted
+        for entry in value
+        if kind in (int, float, str, bool) and type(entry) is not kind
+    ]
 
 
 def _plain_type(annotation: Any) -> Any:

@@ -68,7 +68,8 @@ def _finite_problems(config: Any) -> list[str]:
     return [
         f"{field}={value} must be finite"
         for field, value in values.items()
-        if isinstance(value, float) and not math.isfinite(value)
+        for entry in (value if isinstance(value, tuple) else (value,))
+        if isinstance(entry, float) and not math.isfinite(entry)
     ]
 
 
@@ -121,6 +122,16 @@ def _replay_problems(config: Any) -> list[str]:
     if _validates(config) and 0 < length < fold:
         return [
             f"train.validation_fold={fold} must not exceed rollout.num_steps={length}"
+        ]
+    steps, interval = (
+        config.train.num_world_model_steps,
+        config.train.validation_interval,
+    )
+    if _validates(config) and 1 < steps <= interval:
+        return [
+            f"train.num_world_model_steps={steps} must be above"
+            f" train.validation_interval={interval}: only the first step would be"
+            " validated, and the others dropped. Or set train.early_stopping_steps=0"
         ]
     return []
 
@@ -186,6 +197,11 @@ _IDLE: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
         lambda config: config.sac.temperature == "conditioned",
         "sac.temperature='conditioned' starts from a network",
         ("sac.initial_temperature",),
+    ),
+    (
+        lambda config: config.sac.temperature == "fixed",
+        "sac.temperature='fixed' aims at no entropy",
+        ("sac.target_entropy_factor",),
     ),
     (
         lambda config: config.encoder.kind != "shared_y",
@@ -269,7 +285,7 @@ def _env_problems(config: Any, num_devices: int) -> list[str]:
         )
     if isinstance(env, Groups):
         problems += _group_problems(config, env, num_devices)
-    return problems + _width_problems(config, obs_size, env.action_size)
+    return problems + _width_problems(config, seen or obs_size, env.action_size)
 
 
 def _group_problems(config: Any, env: Groups, num_devices: int) -> list[str]:
@@ -299,12 +315,12 @@ def _group_problems(config: Any, env: Groups, num_devices: int) -> list[str]:
     return problems
 
 
-def _width_problems(config: Any, obs_size: int, action_size: int) -> list[str]:
+def _width_problems(config: Any, seen_size: int, action_size: int) -> list[str]:
+    encoder = config.encoder
+    at_once = encoder.window_steps if encoder.kind == "trajectory" else 1
     inputs = {
-        "encoder.width_factor": 2 * obs_size + action_size + 1,
-        "elbo.decoder_width_factor": obs_size
-        + action_size
-        + config.encoder.latent_size,
+        "encoder.width_factor": at_once * (2 * seen_size + action_size + 1),
+        "elbo.decoder_width_factor": seen_size + action_size + encoder.latent_size,
     }
     return [
         f"{field}={factor} leaves no unit of a layer: it must be at least"

@@ -204,7 +204,9 @@ class TrainConfig:
       updates_per_step: updates for each environment step of a collect instead, which
         grow with rollout.num_envs; 0 to go by `num_updates`.
       final_learning_rate: what is left of all learning rates at the end of the run, as
-        a share; they fall linearly with the updates. 1 for constant ones.
+        a share; they fall linearly with the updates. 1 for constant ones. The world
+        model's falls with the steps that it really makes: where validation ends its
+        phases early there is more left of it.
       num_world_model_steps: with "alternating", model updates in an epoch at most.
       validation_interval: with "alternating", model steps from one validation to
         the next.

@@ -168,11 +168,18 @@ def where_env(mask: Array, new: Any, old: Any) -> Any:
 
 
 def deal_tasks(key: Array, pool: Task, num_envs: int) -> Task:
-    """Deals the tasks of a pool `[N]` to environments `[E]`, as evenly as possible."""
+    """Deals the tasks of a pool `[N]` to environments `[E]`, as evenly as possible.
+
+    Each task gets `E // N` of them, and some, drawn by chance, one more.
+    """
+    key_rest, key_order = jax.random.split(key)
     num_tasks = pool.kind.shape[0]
-    rounds = -(-num_envs // num_tasks)
-    order = jax.random.permutation(key, jnp.arange(rounds * num_tasks) % num_tasks)
-    return jax.tree.map(lambda leaf: leaf[order[:num_envs]], pool)
+    rounds, rest = divmod(num_envs, num_tasks)
+    numbers = jnp.arange(num_tasks)
+    some = jax.random.permutation(key_rest, numbers)[:rest]
+    dealt = jnp.concatenate([jnp.tile(numbers, rounds), some])
+    order = jax.random.permutation(key_order, dealt)
+    return jax.tree.map(lambda leaf: leaf[order], pool)
 
 
 def without_broken(episodes: Episodes) -> Transition:

@@ -60,7 +60,10 @@ def test_physics_are_told_as_multipliers():
 
 
 def test_a_replay_tells_the_physics_by_the_tasks_numbers():
-    """What the oracle is told in training is what it was told when it acted."""
+    """What the oracle is told in training is what it was told when it acted.
+
+    But for the steps in which the task changes, see `bounds`.
+    """
     config = tiny_config(sac__context="oracle", env__task=GAIN)
     config.env.schedule = Timed(min_steps=3)
     env = config.env.make()

@@ -9,7 +9,7 @@ from cemrl_jax import config as config_lib
 from cemrl_jax.config import Config, ConfigError
 from cemrl_jax.envs.robots import Point
 from cemrl_jax.envs.schedules import Location, Stationary, Timed
-from cemrl_jax.envs.tasks import Direction, Velocity
+from cemrl_jax.envs.tasks import Cripple, Direction, Dynamics, Velocity
 
 
 def problems_of(config: Config, num_devices: int = 8) -> list[str]:
@@ -298,6 +298,25 @@ def test_all_wrong_types_are_reported_at_once():
     assert fields == ["env.num_test_tasks", "elbo.prior", "sac.batch_size"]
 
 
+@pytest.mark.parametrize(
+    ("task", "field", "value", "problem"),
+    [
+        (Direction(), "starts", ("on",), "must hold float only, not 'on'"),
+        (Dynamics(("gain",), (1.5,)), "bases", (float("inf"),), "must be finite"),
+        (Cripple(), "joints", (0.5,), "must hold int only, not 0.5"),
+    ],
+)
+def test_entries_of_tuples_are_checked(task, field, value, problem):
+    config = tiny_config(env__task=dataclasses.replace(task, **{field: value}))
+    assert problems_of(config) == [f"env.task.{field}={value} {problem}"]
+
+
+def test_an_int_in_a_tuple_becomes_a_float_where_floats_are_due():
+    task = Direction(starts=(1,))
+    tiny_config(env__task=task).validate(1)
+    assert type(task.starts[0]) is float
+
+
 def test_an_int_becomes_a_float_where_a_float_is_due():
     config = tiny_config(sac__discount=1)
     config.validate(8)
@@ -314,6 +333,30 @@ def test_component_constraint_needs_a_class_for_each_base_task():
     ]
     config.encoder.num_classes = 2
     config.validate(8)
+
+
+def test_widths_count_what_the_networks_see():
+    config = preset("fast_cheetah_stationary_vel")
+    config.encoder.obs_size, config.encoder.width_factor = 8, 0.04
+    assert problems_of(config) == [
+        "encoder.width_factor=0.04 leaves no unit of a layer: it must be at least"
+        " 0.043, one over the 23 inputs"
+    ]
+    config.encoder.kind, config.elbo.windows_per_segment = "trajectory", 1
+    config.validate(1)  # 10 steps of them
+
+
+@pytest.mark.parametrize("steps", [2, 50])
+def test_steps_that_no_validation_would_see_are_refused(steps):
+    config = tiny_config(train__schedule="alternating")
+    config.train.num_world_model_steps, config.train.validation_interval = steps, 50
+    assert problems_of(config) == [
+        f"train.num_world_model_steps={steps} must be above"
+        " train.validation_interval=50: only the first step would be validated, and"
+        " the others dropped. Or set train.early_stopping_steps=0"
+    ]
+    config.train.early_stopping_steps = 0
+    config.validate(1)
 
 
 def test_alternating_needs_an_episode_of_at_least_one_fold():
@@ -442,6 +485,9 @@ def test_presets_set_nothing_in_vain(name):
         ({"sac__temperature": "conditioned", "sac__initial_temperature": 0.2},
          "sac.initial_temperature=0.2",
          "sac.temperature='conditioned' starts from a network"),
+        ({"sac__temperature": "fixed", "sac__target_entropy_factor": 3.0},
+         "sac.target_entropy_factor=3.0",
+         "sac.temperature='fixed' aims at no entropy"),
         ({"encoder__kind": "individual_y", "encoder__merge": "linear"},
          "encoder.merge='linear'", "only encoder.kind='shared_y' merges classes"),
         ({"train__validation_fold": 7}, "train.validation_fold=7",

@@ -4,6 +4,9 @@ An oracle is told the true task in place of z, a blind policy is told nothing. W
 missing to the oracle is the price of inference; what is not above the blind policy was
 not inferred. Neither reads the world model, so neither trains it: an update is SAC's
 alone, the same as CEMRL's but for what stands in place of z.
+
+In the step in which a task changes the oracle acts before it can be told, and learns
+from it with the new one: a loose bound where tasks change every few steps.
 """
 
 import dataclasses

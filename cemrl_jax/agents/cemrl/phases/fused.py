@@ -49,12 +49,12 @@ def make_fused(
     single = dataclasses.replace(sampling, windows_per_segment=1)
 
     def draw(memory: ReplayState, key: Array) -> Draws:
-        key_draw, key_update = jax.random.split(key)
+        key_draw, key_policy, key_update = jax.random.split(key, 3)
         policy_place = None
         if independent_policy:
             policy_place = replay.draw(
                 memory,
-                jax.random.fold_in(key_draw, 1),
+                key_policy,
                 sampling.batch_size,
                 "all",
                 sampling.fold,

@@ -17,8 +17,10 @@ from helpers import (
 )
 
 from cemrl_jax.agents.cemrl import losses, phases
+from cemrl_jax.agents.cemrl.phases import fused
+from cemrl_jax.agents.cemrl.phases.updates import mean_over_updates
 from cemrl_jax.data import replay
-from cemrl_jax.data.types import ReplayState, Transition
+from cemrl_jax.data.types import ReplayState, Transition, WorkerState
 
 SEGMENTS, WINDOWS, STEPS = 6, 4, 10
 NETWORKS = [
@@ -271,6 +273,27 @@ def test_a_fused_update_from_segments_trains_everything(independent):
         old, new = (getattr(x, name).params for x in (learner, after))
         same = jax.tree.map(np.array_equal, old, new)
         assert not any(jax.tree.leaves(same)), name
+
+
+def test_what_sac_and_the_decoder_draw_does_not_depend_on_each_other(monkeypatch):
+    agent, learner = tiny_agent(elbo__decode="task")
+    drawn, known = [], memory()
+    none: Any = None
+
+    def updates(update, learner, keys, draw):
+        drawn.append(jax.vmap(draw)(keys))
+        return mean_over_updates(update, learner, keys, draw)
+
+    monkeypatch.setattr(fused, "mean_over_updates", updates)
+    phase = fused.make_fused(agent, phases.Sampling(64, 8, decode="task"), 3, True)
+
+    def places(learner):
+        phase(learner, WorkerState(replay=known, key=jax.random.key(7), tasks=none))
+        return drawn[-1].places.decoded, drawn[-1].policy_place
+
+    decoded, policy = on_one_device(places)(learner)
+    steps = [np.ravel(index) % STEPS for _, index in (decoded, policy)]
+    assert np.mean(steps[0] == steps[1]) < 0.3  # by chance a tenth
 
 
 def test_independent_transitions_are_those_that_sac_learns_from():

@@ -207,7 +207,9 @@ def test_each_environment_can_have_a_pool_of_its_own():
         }
 
 
-@pytest.mark.parametrize(("num_tasks", "num_envs"), [(3, 3), (3, 10), (10, 4), (1, 5)])
+@pytest.mark.parametrize(
+    ("num_tasks", "num_envs"), [(3, 3), (3, 10), (10, 4), (1, 5), (100, 160)]
+)
 def test_deal_tasks_deals_evenly(num_tasks, num_envs):
     pool = pool_of(*range(num_tasks))
     dealt = deal_tasks(jax.random.key(0), pool, num_envs)

@@ -2,9 +2,17 @@
 
 from cemrl_jax.config import Config
 from cemrl_jax.configs import cheetah_stationary_vel
-from cemrl_jax.configs.base import fast
+from cemrl_jax.configs.base import fast, find_gait
 
 
 def get_config() -> Config:
-    """`fast` of cheetah_stationary_vel."""
-    return fast(cheetah_stationary_vel.get_config(), num_epochs=300, learning_rate=7e-4)
+    """`fast` with three times the environments, which pay here, and `find_gait`."""
+    return find_gait(
+        fast(
+            cheetah_stationary_vel.get_config(),
+            num_epochs=200,
+            learning_rate=4e-4,
+            elbo_learning_rate=5e-4,
+            steps_per_epoch=102_400,
+        )
+    )

@@ -28,12 +28,24 @@ Kind = TypeVar("Kind")
 PRESETS = pathlib.Path(__file__).parent.parent / "configs"
 BENCHMARK = "benchmark_"
 """How the names of benchmark presets begin; all others are for training."""
-OVERRIDES = """\
+OVERRIDES = (
+    """\
 overrides:
   --config.a.b=value    replaces a field of the configuration; see the list below.
                         env.robot, env.task and env.schedule take a name and then
-                        have fields of their own
+                        have fields of their own, which --config=... --help lists
 """
+    + "\n".join(
+        textwrap.fill(
+            ", ".join(table),
+            88,
+            initial_indent=f"    env.{part:10}",
+            subsequent_indent=" " * 18,
+        )
+        for part, table in TABLES.items()
+    )
+    + "\n"
+)
 
 
 def parser(description: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -245,7 +257,16 @@ def describe(config: Any) -> str:
         lines += textwrap.wrap(
             text, 72, initial_indent=" " * 8, subsequent_indent=" " * 8
         )
-    return "\n".join(["fields (with their defaults):", *lines])
+    return "\n".join(["fields (with their values):", *lines])
+
+
+def shown(arguments: Sequence[str]) -> Config:
+    """Returns the configuration that --help describes: of the preset that is given."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    parser.add_argument("-h", "--help", action="store_true")
+    args, _ = parser.parse_known_args(arguments)
+    return read_config(args.config, []) if args.help and args.config else Config()
 
 
 def _reworded(config: Any, message: str) -> str:

@@ -52,7 +52,8 @@ exit codes:
 
 def main() -> int:
     """Reads the command line and trains; returns the exit code."""
-    epilog = EXAMPLES + command_line.OVERRIDES + command_line.describe(Config())
+    fields = command_line.describe(command_line.shown(sys.argv[1:]))
+    epilog = EXAMPLES + command_line.OVERRIDES + fields
     parser = command_line.parser("Trains CEMRL.", epilog)
     add_arguments(parser)
     args, overrides = parser.parse_known_args()

@@ -232,6 +232,17 @@ def test_help_mentions_every_field(monkeypatch, capsys):
         assert f"--config.{path}=" in out
     for option in ("--config", "--resume", "--init-from", "--check", "examples"):
         assert option in out
+    for table in config_lib.TABLES.values():
+        for name in table:
+            assert re.search(rf"\b{name}\b", out)
+
+
+def test_help_of_a_preset_has_its_own_fields_and_values(monkeypatch, capsys):
+    path = str(ROOT / "configs" / "cheetah_non_stationary_vel.py")
+    code, out, _ = called("train", [f"--config={path}", "--help"], monkeypatch, capsys)
+    assert code == 0
+    assert "--config.env.schedule.spacing=10.0" in out
+    assert "--config.name=cheetah-non-stationary-vel" in out
 
 
 def test_check_accepts_a_valid_configuration_and_writes_nothing(

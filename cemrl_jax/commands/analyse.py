@@ -18,7 +18,7 @@ examples:
   python scripts/analyse.py output/point-vel/<run> output/point-dir/<run>
   python scripts/analyse.py output/point-vel/<run> --intervals=10,25,50 --format=pdf
   python scripts/analyse.py <run> --schedule=timed,min_steps=20,probability=0.2
-  python scripts/analyse.py output --learning=benchmarks
+  python scripts/analyse.py output --learning=my_results
 
 Runs that differ in nothing but their seed are one experiment. A folder stands for all
 runs below it.

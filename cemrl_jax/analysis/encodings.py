@@ -267,12 +267,17 @@ def _confusion(axes: Any, counts: np.ndarray, names: list[str]) -> None:
 
 
 def readability(study: Study, recording: Recording) -> dict[str, float]:
-    """Returns how well tasks can be read from z: R^2 by parameter, class accuracy."""
+    """Returns how well tasks can be read from z: R^2 by parameter, class accuracy.
+
+    R^2 is of tasks that the map was not fitted on, see `r_squared`.
+    """
     mask = settled(study, recording).ravel()
     z = np.asarray(recording.belief.z).reshape(len(mask), -1)[mask]
+    parameters = task_values(study, recording)
+    columns = np.stack([parameter.values[mask] for parameter in parameters], -1)
     result = {
-        f"R² of {parameter.label}": r_squared(z, parameter.values[mask])
-        for parameter in task_values(study, recording)[:3]
+        f"R² of {parameter.label}": float(share)
+        for parameter, share in zip(parameters[:3], r_squared(z, columns))
     }
     names, num_classes = (
         describe.base_names(study.env),
@@ -309,8 +314,9 @@ def reading(study: Study) -> Part | None:
         (epoch, name, values[epoch].get(name, "")) for epoch in epochs for name in names
     ]
     caption = (
-        "How well a linear map of z gives the true task, and a class the base task, in"
-        f" test episodes: at the {len(epochs)} checkpoints that the run kept"
+        "How well a linear map of z gives tasks that it was not fitted on (below 0:"
+        " less well than the tasks' mean does), and a class the base task, in test"
+        f" episodes: at the {len(epochs)} checkpoints that the run kept"
         " (checkpoint.keep and the best)."
     )
     table = Table(("epoch", "what", "value"), rows)

@@ -193,7 +193,10 @@ def inferred(evaluation: Evaluation, config: Config) -> list[str]:
         lines.append(f"class accuracy {accuracy:.1%}, windows full of one task")
     if "inference/task_r2" in found:
         share = found["inference/task_r2"]
-        lines.append(f"a linear map of z explains {share:.1%} of the tasks' parameters")
+        lines.append(
+            f"a linear map of z explains {share:.1%} of the parameters of tasks that it"
+            " was not fitted on"
+        )
     return lines
 
 

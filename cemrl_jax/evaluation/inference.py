@@ -78,17 +78,17 @@ def metrics(seen: Trace, window: int, num_classes: int) -> dict[str, float]:
       seen: `[N, L]`, on the host.
       window: T. What is inferred counts in steps whose window is full of one task.
       num_classes: K. With one class there is no accuracy but `inference/task_r2`: how
-        much of the tasks' parameters a linear map of z explains, the mean over those
-        that vary. Where it is low z may be folded: tasks that differ share a value of
-        it, and no policy can tell them apart.
+        much of the parameters of tasks that it was not fitted on a linear map of z
+        tells, the mean over those that vary, see `r_squared`. Where it is low z may be
+        folded: tasks that differ share a value of it, and no policy can tell them
+        apart.
     """
     columns = [seen.z, seen.reward, seen.changed, seen.alive]
     result = recovery(*map(np.asarray, columns)).metrics()
     inferred, base = np.asarray(seen.inferred), np.asarray(seen.base)
     mask = settled(np.asarray(seen.changed), np.asarray(seen.alive), window)
     if num_classes == 1 and mask.any():
-        z, parameters = (np.asarray(part)[mask] for part in (seen.z, seen.parameters))
-        shares = [r_squared(z, column) for column in parameters.T]
+        shares = r_squared(np.asarray(seen.z)[mask], np.asarray(seen.parameters)[mask])
         if np.isfinite(shares).any():
             result["inference/task_r2"] = float(np.nanmean(shares))
     mask &= inferred >= 0

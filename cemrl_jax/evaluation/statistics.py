@@ -16,6 +16,8 @@ HOLD = 5
 """Steps that they must be so near for, in a row (z) or on average (reward)."""
 SETTLED = 0.25
 """Last share of a task's time over which the levels are means."""
+FOLDS = 10
+"""Parts of the tasks that are left out in turn where z is judged, at most."""
 
 
 def iqm(scores: np.ndarray) -> np.ndarray:
@@ -158,18 +160,45 @@ def _first(reached: Any, never: int) -> int:
     return int(reached.argmax()) if reached.any() else never
 
 
-def r_squared(z: np.ndarray, target: np.ndarray) -> float:
-    """Returns how much of the variance of `[N]` a linear map of z `[N, Z]` explains.
+def r_squared(z: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Returns how much of tasks' numbers a linear map of z tells, of tasks left out.
 
-    NaN where the target does not vary, there are too few points, or z is not finite.
+    Steps of one task share their targets, so that a map fitted on all of them explains
+    about Z / (M - 1) of M tasks though z says nothing. Here the map is fitted without
+    the tasks of a fold and judged on these: the share is of what all folds come to,
+    and below 0 where z tells less than the mean of the tasks does.
+
+    Args:
+      z: `[N, Z]` of steps.
+      targets: `[N, P]` the numbers of each step's task; tasks are told apart by them.
+
+    Returns:
+      `[P]` the share of each number's variance, NaN where it is not defined: the number
+      does not vary, z is not finite, or a fit would have less than Z + 2 tasks.
     """
-    target = np.asarray(target, np.float64)
-    spread = np.square(target - target.mean()).sum()
-    if np.ptp(target) == 0 or len(target) < z.shape[-1] + 2 or not np.isfinite(z).all():
-        return float("nan")
-    inputs = np.column_stack([np.asarray(z, np.float64), np.ones(len(target))])
-    fit, *_ = np.linalg.lstsq(inputs, target, rcond=None)
-    return float(1 - np.square(target - inputs @ fit).sum() / spread)
+    z, targets = np.asarray(z, np.float64), np.asarray(targets, np.float64)
+    nothing = np.full(targets.shape[1], np.nan)
+    if not len(z) or not np.isfinite(z).all():
+        return nothing
+    distinct, task = np.unique(targets, axis=0, return_inverse=True)
+    folds = min(len(distinct), FOLDS)
+    if len(distinct) - -(-len(distinct) // FOLDS) < z.shape[1] + 2:
+        return nothing
+    fold, error = task.ravel() % folds, np.zeros(targets.shape)
+    for number in range(folds):
+        out = fold == number
+        error[out] = targets[out] - _mapped(z[~out], targets[~out], z[out])
+    spread = np.square(targets - targets.mean(0)).sum(0)
+    varies = np.ptp(targets, 0) > 0
+    lost = np.square(error).sum(0) / np.where(varies, spread, 1)
+    return np.where(varies, 1 - lost, np.nan)
+
+
+def _mapped(z: np.ndarray, targets: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Returns what the linear map fitted on `[N, Z]` gives for others `[M, Z]`."""
+    centre, level = z.mean(0), targets.mean(0)
+    fit, *_ = np.linalg.lstsq(z - centre, targets - level, rcond=None)
+    return level + (others - centre) @ fit
 
 
 def confusion(

@@ -27,6 +27,11 @@ def a_trace(delay: int = 4, **changes: Any) -> Any:
     return trace.replace(**changes)
 
 
+def a_ramp() -> np.ndarray:
+    """A number of the task that is another in each step."""
+    return np.broadcast_to(np.linspace(0, 2, LENGTH), (2, LENGTH))[..., None]
+
+
 def test_a_row_has_the_recovery_of_each_change_and_the_accuracy_of_classes():
     found = metrics(a_trace(delay=4), WINDOW, num_classes=2)
     assert found == {
@@ -47,7 +52,10 @@ def test_a_class_that_comes_late_costs_accuracy():
 def test_what_is_not_defined_is_left_out():
     still = a_trace(changed=np.zeros((2, LENGTH), bool))
     assert set(metrics(still, WINDOW, num_classes=2)) == {"inference/class_accuracy"}
-    assert set(metrics(still, WINDOW, num_classes=1)) == {"inference/task_r2"}
+    assert metrics(still, WINDOW, num_classes=1) == {}  # two tasks are too few
+    goal = a_ramp()
+    ramp = still.replace(parameters=goal, z=goal)
+    assert set(metrics(ramp, WINDOW, num_classes=1)) == {"inference/task_r2"}
     constant = still.replace(parameters=np.ones((2, LENGTH, 1)))
     assert metrics(constant, WINDOW, num_classes=1) == {}
     without = still.replace(inferred=np.full((2, LENGTH), -1))
@@ -55,17 +63,21 @@ def test_what_is_not_defined_is_left_out():
 
 
 def test_with_one_class_the_task_is_read_from_z_by_a_linear_map():
-    assert metrics(a_trace(), WINDOW, num_classes=1)["inference/task_r2"] == 1
-    goal = np.broadcast_to(np.linspace(0, 2, LENGTH), (2, LENGTH))[..., None]
+    goal = a_ramp()
+    both = np.concatenate([goal, np.ones_like(goal)], -1)  # the second never varies
+    told = a_trace(parameters=both, z=3 * goal - 1)
+    assert metrics(told, WINDOW, num_classes=1)["inference/task_r2"] == pytest.approx(1)
     folded = a_trace(parameters=goal, z=np.abs(goal - 1))
     assert metrics(folded, WINDOW, num_classes=1)["inference/task_r2"] < 0.1
 
 
 def test_before_a_window_is_full_nothing_is_read():
-    found = metrics(a_trace(), LENGTH, num_classes=1)
+    ramp = a_trace(parameters=a_ramp(), z=a_ramp())
+    assert "inference/task_r2" in metrics(ramp, WINDOW, num_classes=1)
+    found = metrics(ramp, LENGTH, num_classes=1)
     assert "inference/task_r2" not in found
 
 
 def test_a_policy_whose_numbers_are_lost_reads_nothing():
-    lost = a_trace(z=np.full((2, LENGTH, 1), np.nan))
+    lost = a_trace(parameters=a_ramp(), z=np.full((2, LENGTH, 1), np.nan))
     assert "inference/task_r2" not in metrics(lost, WINDOW, num_classes=1)

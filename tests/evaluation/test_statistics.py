@@ -89,9 +89,55 @@ def test_a_window_is_full_of_one_task_some_steps_after_a_change_and_until_a_fall
 def test_a_line_is_explained_and_noise_is_not():
     rng = np.random.default_rng(0)
     z = rng.normal(size=(500, 2))
-    assert statistics.r_squared(z, 3 * z[:, 0] - z[:, 1] + 2) == pytest.approx(1)
-    assert abs(statistics.r_squared(z, rng.normal(size=500))) < 0.02
-    assert np.isnan(statistics.r_squared(z, np.ones(500)))
+    line = 3 * z[:, 0] - z[:, 1] + 2
+    targets = np.stack([line, rng.normal(size=500), np.ones(500)], -1)
+    explained, noise, constant = statistics.r_squared(z, targets)
+    assert explained == pytest.approx(1)
+    assert abs(noise) < 0.02
+    assert np.isnan(constant)
+
+
+def steps_of(tasks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Forty steps `[M * 40, X]` of each task `[M, X]`, with a little noise."""
+    steps = np.repeat(tasks, 40, 0)
+    return steps + 0.01 * rng.normal(size=steps.shape)
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+def test_z_that_says_nothing_of_thirty_tasks_explains_nothing_however_large(size):
+    shares = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        targets = np.repeat(rng.uniform(0, 3, (30, 1)), 40, 0)
+        z = steps_of(rng.normal(size=(30, size)), rng)
+        shares.append(statistics.r_squared(z, targets)[0])
+    assert np.mean(shares) < 0  # 0.03 to 0.28 where the fit is judged on its own tasks
+
+
+@pytest.mark.parametrize("size", [1, 4, 8])
+def test_z_that_is_a_linear_image_of_thirty_tasks_explains_them(size):
+    rng = np.random.default_rng(size)
+    tasks = rng.normal(size=(30, size))
+    z = steps_of(tasks @ rng.normal(size=(size, size)) - 5, rng)
+    assert statistics.r_squared(z, np.repeat(tasks, 40, 0)).min() > 0.95
+
+
+def test_tasks_must_be_more_than_a_map_of_z_has_numbers():
+    def shares(num_tasks: int, size: int) -> np.ndarray:
+        rng = np.random.default_rng(0)
+        tasks = rng.normal(size=(num_tasks, size))
+        return statistics.r_squared(steps_of(tasks, rng), np.repeat(tasks, 40, 0))
+
+    assert shares(5, 2).min() > 0.99  # four are left for three numbers
+    assert np.isnan(shares(4, 2)).all()
+    assert np.isnan(shares(2, 1)).all()
+    assert np.isnan(statistics.r_squared(np.zeros((0, 1)), np.zeros((0, 3)))).all()
+
+
+def test_z_that_never_varies_explains_nothing_and_one_that_is_lost_is_not_judged():
+    targets = np.repeat(np.linspace(0, 3, 30), 40)[:, None]
+    assert -0.1 < statistics.r_squared(np.full((1200, 2), 7.0), targets)[0] <= 0
+    assert np.isnan(statistics.r_squared(np.full((1200, 2), np.inf), targets)).all()
 
 
 def test_classes_count_by_the_base_task_they_stand_for():

@@ -39,22 +39,26 @@ def common(
     """Returns places on an x-axis and the runs' values at each, one list of places.
 
     The places are where the runs were evaluated; hours, which differ between runs, are
-    interpolated. A run that ended early has no value after its end.
+    interpolated until the slowest run ends. There a run that ended sooner but went as
+    far in epochs keeps its last value. One that was stopped early has no value after
+    its end.
     """
-    curves = []
-    for run in runs:
-        rows, values = run.evaluations(metric)
-        curves.append((x_values(run, axis)[rows], values))
-    return merged(curves, axis)
+    found = [(run, *run.evaluations(metric)) for run in runs]
+    return merged(
+        [(x_values(run, axis)[rows], values) for run, rows, values in found],
+        [run.column("epoch")[rows] for run, rows, _ in found],
+        axis,
+    )
 
 
 def merged(
-    curves: list[tuple[np.ndarray, np.ndarray]], axis: str
+    curves: list[tuple[np.ndarray, np.ndarray]], epochs: list[np.ndarray], axis: str
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Returns places on an x-axis and the values of curves there, see `common`.
 
     Args:
       curves: x and y of each, `[N]`; where x is not finite they have no point.
+      epochs: of each `[N]`.
       axis: what x is.
     """
     finite = [np.isfinite(x) for x, _ in curves]
@@ -62,11 +66,19 @@ def merged(
     if not curves:
         return np.zeros(0), []
     places = np.unique(np.concatenate([x for x, _ in curves]))
+    after = [np.nan] * len(curves)
     if axis == "hours" and len(curves) > 1:
-        longest = max(curves, key=lambda curve: len(curve[0]))[0]
-        places = np.linspace(0, longest[-1], len(longest))
-    columns = [np.interp(places, x, y, left=np.nan, right=np.nan) for x, y in curves]
-    stacked = np.array(columns)
+        latest, most = max(x[-1] for x, _ in curves), max(len(x) for x, _ in curves)
+        places = np.linspace(0, latest, most)
+        ends = [epoch[on][-1] for epoch, on in zip(epochs, finite) if on.any()]
+        whole = [end == max(ends) for end in ends]
+        after = [y[-1] if done else np.nan for (_, y), done in zip(curves, whole)]
+    stacked = np.array(
+        [
+            np.interp(places, x, y, left=np.nan, right=end)
+            for (x, y), end in zip(curves, after)
+        ]
+    )
     at = [column[np.isfinite(column)] for column in stacked.T]
     keep = [number for number, column in enumerate(at) if len(column)]
     return places[keep], [at[number] for number in keep]

@@ -17,7 +17,7 @@ HEADLINE = "test/fixed_deterministic_return"
 
 
 def a_run(folder: pathlib.Path, returns: list[float], **changes: Any) -> None:
-    """A finished run of quickstart with an evaluation an epoch, an hour each."""
+    """A run of quickstart with an evaluation an epoch, of so many hours each."""
     config = preset("quickstart")
     config.seed = changes.get("seed", 0)
     config.sac.context = changes.get("context", "inferred")
@@ -28,7 +28,7 @@ def a_run(folder: pathlib.Path, returns: list[float], **changes: Any) -> None:
             "epoch": number,
             "env_steps": 1000 * number,
             "updates": 10 * number,
-            "seconds/train": 3600.0 * (number > 0),
+            "seconds/train": 3600.0 * changes.get("hours", 1) * (number > 0),
             HEADLINE: value,
             "inference/class_accuracy": 0.5 if number % 2 == 0 else "",
             "inference/task_r2": 0.25 if number % 2 == 0 else "",
@@ -90,6 +90,25 @@ def test_the_authors_level_is_reached_when_all_seeds_together_reach_it(page):
     assert experiments.reached(found, -200.0) == 1.0
     assert experiments.reached(found, -20.0) == 1.0  # -10, -20 and -30
     assert experiments.reached(found, -15.0) is None
+
+
+def reached(folder: pathlib.Path, level: float) -> float | None:
+    (found,) = experiments.collect(load.find_runs([folder]))
+    return experiments.reached(found, level)
+
+
+def test_a_seed_that_ends_sooner_still_counts_when_the_slowest_is_there(tmp_path):
+    a_run(tmp_path / "fast", [-300.0, -50.0, -10.0], seed=0)
+    a_run(tmp_path / "slow", [-300.0, -50.0, -10.0], seed=1, hours=2)
+    assert reached(tmp_path, -20.0) == 4.0  # the fast one ends after 2 hours
+    assert reached(tmp_path, -9.0) is None
+
+
+def test_a_seed_that_was_stopped_early_does_not_count_after_its_end(tmp_path):
+    a_run(tmp_path / "stopped", [-300.0, -50.0, -10.0], seed=0)
+    a_run(tmp_path / "slow", [-300.0, -50.0, -10.0, -10.0], seed=1, hours=2)
+    assert reached(tmp_path, -20.0) is None
+    assert reached(tmp_path, -60.0) == 2.0  # both are there, at -10 and at -50
 
 
 def test_what_the_untrained_policy_had_is_no_result(page):

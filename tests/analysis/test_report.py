@@ -88,6 +88,19 @@ def test_the_axes_of_the_curves_are_named(folder):
     assert set(names[2::3]) <= {"hours", "minutes", "seconds"}
 
 
+def test_hours_go_to_the_end_of_the_slowest_run_however_few_its_points():
+    fast = np.array([0.0, 0.5, 1.0, 2.0]), np.array([-300.0, -100.0, -50.0, -10.0])
+    slow = np.array([0.0, 2.0, 4.0]), np.array([-300.0, -50.0, -20.0])
+    epochs = [np.array([0, 1, 2, 4]), np.array([0, 2, 4])]
+    places, values = curves.merged([fast, slow], epochs, "hours")
+    assert (places[0], places[-1], len(places)) == (0.0, 4.0, 4)
+    assert values[-1].tolist() == [-10.0, -20.0]
+    stopped = [np.array([0, 1, 2, 3]), np.array([0, 2, 4])]
+    assert curves.merged([fast, slow], stopped, "hours")[1][-1].tolist() == [-20.0]
+    places, values = curves.merged([fast, slow], epochs, "updates")
+    assert values[places.tolist().index(4.0)].tolist() == [-20.0]
+
+
 def test_the_table_of_curves_has_the_mean_of_both_runs(made, folder):
     output, _ = made
     lines = (output / "learning_curves.csv").read_text().splitlines()[1:]

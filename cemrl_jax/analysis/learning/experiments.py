@@ -159,6 +159,15 @@ def curve(run: dict[str, Any], metric: str, axis: str) -> tuple[np.ndarray, np.n
     return x[np.isfinite(y)], y[np.isfinite(y)]
 
 
+def together(
+    one: Experiment, metric: str, axis: str
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Returns places on an x-axis and the runs' values there, see `curves.common`."""
+    both = [curve(run, metric, axis) for run in one["runs"]]
+    epochs = [curve(run, metric, "epoch")[0] for run in one["runs"]]
+    return curves.merged(both, epochs, axis)
+
+
 def last(one: Experiment, metric: str) -> np.ndarray:
     """Returns the last value of a metric in each run that has one after learning.
 
@@ -193,11 +202,9 @@ def reached(one: Experiment, level: float) -> float | None:
     The level counts under the authors' protocol.
     """
     metric = metric_of(curves.their_protocol(task_of(one)))
-    both = [curve(run, metric, "hours") for run in one["runs"]]
-    places, values = curves.merged(both, "hours")
     at = [
         place
-        for place, column in zip(places, values)
-        if len(column) == len(both) and iqm(column) >= level
+        for place, column in zip(*together(one, metric, "hours"))
+        if len(column) == len(one["runs"]) and iqm(column) >= level
     ]
     return float(at[0]) if at else None

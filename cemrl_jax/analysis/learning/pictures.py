@@ -6,9 +6,9 @@ from cemrl_jax.analysis import curves, style
 from cemrl_jax.analysis.learning.experiments import (
     CONTEXTS,
     Experiment,
-    curve,
     metric_of,
     task_of,
+    together,
 )
 
 LINES = dict(zip(CONTEXTS, ("-", "--", ":"), strict=True))
@@ -108,8 +108,7 @@ def _panel(
     curves.draw_authors(axes, authors, axis)
     names = list(dict.fromkeys(one["name"] for one in own))
     for one in own:
-        both = [curve(run, metric_of(protocol), axis) for run in one["runs"]]
-        places, values = curves.merged(both, axis)
+        places, values = together(one, metric_of(protocol), axis)
         if values:
             colour = COLOURS[names.index(one["name"]) % len(COLOURS)]
             context = one["context"]

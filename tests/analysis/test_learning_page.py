@@ -21,7 +21,13 @@ def a_run(folder: pathlib.Path, returns: list[float], **changes: Any) -> None:
     config = preset("quickstart")
     config.seed = changes.get("seed", 0)
     config.sac.context = changes.get("context", "inferred")
+    config.sac.discount = changes.get("discount", 0.99)
+    config.name = changes.get("name", "quickstart")
+    config.checkpoint.keep = changes.get("keep", 2)
     folder.mkdir(parents=True)
+    if "begin" in changes:
+        starts = {"starts": [{"date": changes["begin"]}]}
+        (folder / "run.json").write_text(json.dumps(starts))
     config_lib.save(config, folder / "config.json")
     rows = [
         {
@@ -90,6 +96,55 @@ def test_the_authors_level_is_reached_when_all_seeds_together_reach_it(page):
     assert experiments.reached(found, -200.0) == 1.0
     assert experiments.reached(found, -20.0) == 1.0  # -10, -20 and -30
     assert experiments.reached(found, -15.0) is None
+
+
+def groups(folder: pathlib.Path) -> dict[str, list[int]]:
+    """Returns the seeds of each experiment by its name."""
+    found = experiments.collect(load.find_runs([folder]))
+    return {one["name"]: [run["seed"] for run in one["runs"]] for one in found}
+
+
+def test_runs_of_other_settings_are_no_seeds_of_the_same_experiment(tmp_path):
+    ends = [-300.0, -10.0]
+    a_run(tmp_path / "a", ends, seed=1, discount=0.9, begin="2026-11-30T07:00")
+    a_run(tmp_path / "b", ends, seed=0, begin="2026-11-30T05:00")
+    a_run(tmp_path / "c", ends, seed=2, begin="2026-11-30T06:00", keep=9)
+    assert groups(tmp_path) == {"quickstart": [0, 2], "quickstart-2": [1]}
+    a_run(tmp_path / "d", ends, name="quickstart-2")
+    assert groups(tmp_path)["quickstart-3"] == [1]  # the name is another's
+    found = experiments.collect(load.find_runs([tmp_path]))
+    learning.write(found, tmp_path, [preset("quickstart")])
+    names = {path.name for path in (tmp_path / learning.RESULTS).glob("*.json")}
+    assert names == {f"quickstart{end}.json" for end in ("", "_2", "_3")}
+
+
+def test_a_seed_that_was_run_again_is_an_experiment_of_its_own(tmp_path):
+    for number, seed in enumerate((0, 1, 0)):
+        a_run(tmp_path / str(number), [-300.0, -10.0], seed=seed)
+    assert groups(tmp_path) == {"quickstart": [0, 1], "quickstart-2": [0]}
+    found = experiments.collect(load.find_runs([tmp_path]))
+    assert experiments.by_preset(found, [preset("quickstart")]) == (found, [])
+
+
+def test_a_field_that_was_not_there_yet_has_its_default(tmp_path):
+    for seed in (0, 1):
+        a_run(tmp_path / str(seed), [-300.0, -10.0], seed=seed)
+    path = tmp_path / "0" / "config.json"
+    config = json.loads(path.read_text())
+    assert config["sac"].pop("reward_scale") == 1.0
+    path.write_text(json.dumps(config))
+    assert groups(tmp_path) == {"quickstart": [0, 1]}
+    config["sac"]["reward_scale"] = 2.0
+    path.write_text(json.dumps(config))
+    assert groups(tmp_path) == {"quickstart": [0], "quickstart-2": [1]}
+
+
+def test_an_experiment_is_of_a_preset_when_all_of_its_runs_are(page):
+    found = json.loads((page / learning.RESULTS / "quickstart.json").read_text())
+    now = preset("quickstart")
+    assert experiments.by_preset([found], [now]) == ([found], [])
+    found["runs"][1]["differs"] = {"sac": found["config"]["sac"] | {"discount": 0.5}}
+    assert experiments.by_preset([found], [now]) == ([], [found])
 
 
 def reached(folder: pathlib.Path, level: float) -> float | None:

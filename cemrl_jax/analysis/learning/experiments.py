@@ -1,7 +1,9 @@
 """What was learnt, as JSON: all runs of an experiment, and what they come to."""
 
+import itertools
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -33,16 +35,73 @@ Experiment = dict[str, Any]
 
 
 def collect(runs: list[RunFiles]) -> list[Experiment]:
-    """Returns experiments: runs of one name whose policies see the same of the task."""
-    groups: dict[tuple[str, str], list[RunFiles]] = {}
-    for run in runs:
+    """Returns experiments: runs of one name and the same settings, of a seed each.
+
+    Runs of one name that differ in more than their seed are not pooled, nor is a seed
+    that was run again: they are experiments of their own, with a number behind the
+    name. Those that began first have none.
+    """
+    groups: dict[tuple[str, str], list[list[RunFiles]]] = {}
+    for run in sorted((run for run in runs if run.num_rows), key=_begin):
         context = run.raw.get("sac", {}).get("context", CONTEXTS[0])
-        if run.num_rows:
-            groups.setdefault((run.name, context), []).append(run)
+        same = groups.setdefault((run.name, context), [])
+        fitting = [group for group in same if _fits(run, group)]
+        if fitting:
+            fitting[0].append(run)
+        else:
+            same.append([run])
+    taken = {name for name, _ in groups}
     return [
         experiment(name, context, sorted(group, key=lambda run: run.seed or 0))
-        for (name, context), group in groups.items()
+        for (own, context), same in groups.items()
+        for name, group in zip(_names(own, taken), same)
     ]
+
+
+def _begin(run: RunFiles) -> str:
+    """Returns the date of a run's first start, as far as it is known."""
+    starts = provenance.read(run.directory)
+    return str(starts[0].get("date", "")) if starts else ""
+
+
+def _fits(run: RunFiles, group: list[RunFiles]) -> bool:
+    """Whether a run has the settings of a group and a seed that is not there."""
+    seeds = {other.seed for other in group}
+    return run.seed not in seeds and settings(run.raw) == settings(group[0].raw)
+
+
+def _names(name: str, taken: set[str]) -> Iterator[str]:
+    """Returns a name, then with numbers from 2 on, without those of other runs."""
+    yield name
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    yield from (other for other in numbered if other not in taken)
+
+
+def settings(raw: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a run's results depend on, but for its seed.
+
+    A field that was not there yet has its default.
+    """
+    own = {key: value for key, value in raw.items() if key not in (*OWN, *ASIDE)}
+    try:
+        parts = {name: {"name": raw["env"][name]["name"]} for name in TABLES}
+        default = _plain(config_lib.from_dict({"env": parts}))
+    except Exception:  # of classes of one's own, which may be gone
+        return own
+    filled = _filled(own, default)
+    return {key: filled[key] for key in filled if key not in (*OWN, *ASIDE)}
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    """Returns a configuration as it is read from a file."""
+    return json.loads(json.dumps(config_lib.to_dict(config)))
+
+
+def _filled(own: Any, default: Any) -> Any:
+    """Returns own fields, and the default of those that are not there."""
+    if not isinstance(own, dict) or not isinstance(default, dict):
+        return own
+    return default | {key: _filled(own[key], default.get(key)) for key in own}
 
 
 def experiment(name: str, context: str, runs: list[RunFiles]) -> Experiment:
@@ -116,35 +175,34 @@ def by_preset(
 ) -> tuple[list[Experiment], list[Experiment]]:
     """Returns experiments with name and settings of a preset, and all others.
 
-    What the policy sees of the task may differ: bounds are with their preset.
+    What the policy sees of the task may differ: bounds are with their preset. So does
+    the number that `collect` may have put behind the name.
     """
     known = {preset.name: preset for preset in presets}
-    found = [one for one in experiments if _is_of(one, known.get(one["name"]))]
+
+    def preset_for(name: str) -> Config | None:
+        return known.get(name, known.get(re.sub(r"-\d+$", "", name)))
+
+    found = [one for one in experiments if _is_of(one, preset_for(one["name"]))]
     return found, [one for one in experiments if one not in found]
 
 
 def _is_of(one: Experiment, preset: Config | None) -> bool:
-    """Whether an experiment has a preset's settings, as far as they still exist."""
+    """Whether all runs have a preset's settings, as far as these still exist."""
     if preset is None:
         return False
-    settings = json.loads(json.dumps(config_lib.to_dict(preset)))
-    parts = {name: {"name": settings["env"][name]["name"]} for name in TABLES}
-    default = config_lib.to_dict(config_lib.from_dict({"env": parts}))
-    settings["sac"]["context"] = one["context"]
-    return all(
-        _agrees(one["config"].get(field, default[field]), value, default[field])
-        for field, value in settings.items()
-        if field not in (*OWN, *ASIDE)
-    )
+    wanted = settings(_plain(preset))
+    wanted["sac"]["context"] = one["context"]
+    configs = [one["config"] | run["differs"] for run in one["runs"]]
+    return all(_agrees(settings(config), wanted) for config in configs)
 
 
-def _agrees(own: Any, wanted: Any, default: Any) -> bool:
-    """Whether own fields are as wanted; one that was not there yet is the default."""
-    if not isinstance(wanted, dict):
+def _agrees(own: Any, wanted: Any) -> bool:
+    """Whether own fields are as wanted; others may be there."""
+    if not isinstance(own, dict) or not isinstance(wanted, dict):
         return bool(own == wanted)
     return all(
-        _agrees(own.get(field, default[field]), value, default[field])
-        for field, value in wanted.items()
+        field in own and _agrees(own[field], value) for field, value in wanted.items()
     )
 
 

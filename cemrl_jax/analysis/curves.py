@@ -13,7 +13,7 @@ from cemrl_jax.analysis.load import (
     preset_of,
 )
 from cemrl_jax.evaluation.evaluate import CASES
-from cemrl_jax.evaluation.statistics import bootstrap_interval, iqm
+from cemrl_jax.evaluation.statistics import FEW, bootstrap_interval, iqm
 
 AXES = {"env_steps": "environment steps", "updates": "updates", "hours": "hours"}
 """What stands on the x-axis -> its label."""
@@ -85,7 +85,7 @@ def merged(
 
 
 def middle(values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the IQM at each place and its bootstrap interval (95 %)."""
+    """Returns the IQM at each place and its interval, see `bootstrap_interval`."""
     rng = np.random.default_rng(0)
     ends = [
         bootstrap_interval(column, rng, resamples=1000)
@@ -144,6 +144,11 @@ def _learning_caption(runs: list[RunFiles], preset: str | None) -> str:
     )
     if len(runs) > 1:
         text += " with a 95 % bootstrap interval over runs"
+    if 1 < len(runs) <= FEW:
+        text += (
+            f"; of {len(runs)} runs that is the range from lowest to highest, which"
+            " holds the true mean less often than 95 % says"
+        )
     text += ". Hours are those of phases, without compilation."
     if preset is None:
         return text + " The authors logged no runs of this experiment."

@@ -19,6 +19,9 @@ SETTLED = 0.25
 FOLDS = 10
 """Parts of the tasks that are left out in turn where z is judged, at most."""
 
+FEW = 4
+"""Runs of which a bootstrap interval (95 %) of the IQM is no more than their range."""
+
 
 def iqm(scores: np.ndarray) -> np.ndarray:
     """Returns the mean of the middle half of `[N, ...]` over the first axis.
@@ -39,6 +42,9 @@ def bootstrap_interval(
     confidence: float = 0.95,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the percentile bootstrap interval of a statistic over runs.
+
+    Of up to `FEW` runs that of the IQM is the range from lowest to highest: at 95 % it
+    holds the true mean in about 50, 75 and 87 % of cases with two, three and four.
 
     Args:
       scores: `[N, ...]` one entry per run.

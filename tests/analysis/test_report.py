@@ -88,6 +88,10 @@ def test_the_axes_of_the_curves_are_named(folder):
     assert set(names[2::3]) <= {"hours", "minutes", "seconds"}
 
 
+def test_what_an_interval_of_few_runs_is_stands_below_the_curves(made):
+    assert "of 2 runs that is the range from lowest to highest" in made[1]
+
+
 def test_hours_go_to_the_end_of_the_slowest_run_however_few_its_points():
     fast = np.array([0.0, 0.5, 1.0, 2.0]), np.array([-300.0, -100.0, -50.0, -10.0])
     slow = np.array([0.0, 2.0, 4.0]), np.array([-300.0, -50.0, -20.0])

@@ -25,6 +25,14 @@ def test_equal_runs_have_an_interval_of_no_width():
     np.testing.assert_array_equal([low, high], np.full((2, 2), 7.0))
 
 
+@pytest.mark.parametrize("num_runs", range(2, statistics.FEW + 2))
+def test_the_interval_of_few_runs_is_their_range(num_runs):
+    scores = np.square(np.arange(num_runs))
+    ends = statistics.bootstrap_interval(scores, np.random.default_rng(0))
+    is_range = np.allclose(ends, [scores.min(), scores.max()])
+    assert is_range == (num_runs <= statistics.FEW)
+
+
 def test_the_bootstrap_interval_of_a_mean_is_that_of_the_normal_law():
     scores = np.random.default_rng(1).normal(size=400)
     low, high = statistics.bootstrap_interval(

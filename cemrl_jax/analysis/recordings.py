@@ -148,9 +148,13 @@ def _learners(
 
 def _some(pool: Task, count: int) -> Task:
     """Returns evenly spaced tasks of a pool, at most so many."""
-    size = pool.kind.shape[0]
-    chosen = np.unique(np.linspace(0, size - 1, min(count, size)).round().astype(int))
+    chosen = spaced(pool.kind.shape[0], count)
     return jax.tree.map(lambda leaf: leaf[chosen], pool)
+
+
+def spaced(size: int, count: int) -> np.ndarray:
+    """Returns evenly spaced numbers below a size, at most so many."""
+    return np.unique(np.linspace(0, size - 1, min(count, size)).round().astype(int))
 
 
 @dataclasses.dataclass(frozen=True)

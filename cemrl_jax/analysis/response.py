@@ -3,11 +3,12 @@
 import itertools
 from typing import Any
 
+import jax
 import numpy as np
 
 from cemrl_jax.analysis import describe, style
 from cemrl_jax.analysis.figures import Part, Table
-from cemrl_jax.analysis.recordings import Study
+from cemrl_jax.analysis.recordings import Study, spaced
 from cemrl_jax.envs.schedules import Stationary
 from cemrl_jax.evaluation.record import Recording
 from cemrl_jax.evaluation.statistics import HOLD, Recovery, recovery
@@ -284,8 +285,7 @@ def intervals(study: Study) -> Part | None:
         (int(name.split("/")[1]), *_under(study.groups[name]))
         for name in sorted(names, key=lambda text: int(text.split("/")[1]))
     ]
-    few = len(study.groups[names[0]].alive)
-    still = _under(_first(study.groups["fixed/test"], few))
+    still = _under(staying(study, names[0]))
     rows.append(("never", *still))
     if not isinstance(study.env.schedule, Stationary):
         rows.append(("the schedule", *_under(study.groups["changing"])))
@@ -337,10 +337,16 @@ def intervals(study: Study) -> Part | None:
     )
 
 
-def _first(recording: Recording, count: int) -> Recording:
-    import jax
+def staying(study: Study, name: str) -> Recording:
+    """Returns episodes in which the tasks stay that another group's begin with.
 
-    return jax.tree.map(lambda leaf: leaf[:count], recording)
+    Args:
+      study: what was recorded.
+      name: of the other group, whose tasks are evenly spaced among the test tasks.
+    """
+    recording = study.groups["fixed/test"]
+    chosen = spaced(len(recording.alive), len(study.groups[name].alive))
+    return jax.tree.map(lambda leaf: leaf[chosen], recording)
 
 
 def _under(recording: Recording) -> tuple[Any, ...]:

@@ -8,10 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import preset, run_training, tiny_config, use_devices
+from helpers import ROOT, preset, run_training, tiny_config, use_devices
 
 from cemrl_jax import config as config_lib
-from cemrl_jax.analysis import curves, load, recordings, style
+from cemrl_jax.analysis import curves, load, recordings, response, style
 from cemrl_jax.commands import analyse
 from cemrl_jax.config import ConfigError
 from cemrl_jax.envs.schedules import Timed
@@ -217,6 +217,27 @@ def test_planned_changes_are_where_they_were_asked_for(folder):
     every = study.groups["every/8"].changed
     assert set(np.flatnonzero(every.any(0))) <= {8, 16, 24, 32}
     assert not study.groups["fixed/test"].changed.any()
+
+
+def test_what_changes_is_compared_with_the_same_tasks_where_they_stay(
+    monkeypatch,
+):
+    run = load.read_run(ROOT / "pretrained" / "point-vel")
+    more = {"test": run.pools["train"], "train": run.pools["train"]}
+    monkeypatch.setattr(recordings, "stored_pools", lambda *_: more)
+    study = recordings.study(run, recordings.Settings(intervals=(8,)))
+    begun = np.asarray(study.groups["every/8"].number[:, 0])
+    still = np.asarray(response.staying(study, "every/8").number)
+    assert len(study.groups["fixed/test"].number) > len(begun) == 8
+    np.testing.assert_array_equal(still, np.broadcast_to(begun[:, None], still.shape))
+    part = response.intervals(study)
+    assert part is not None
+    assert part.table is not None
+    same = np.isin(np.asarray(study.groups["fixed/test"].number[:, 0]), begun)
+    reward = np.asarray(study.groups["fixed/test"].transitions.reward)[same]
+    alive = np.asarray(study.groups["fixed/test"].alive)[same]
+    never = next(row for row in part.table.rows if row[0] == "never")
+    assert never[1] == pytest.approx(reward[alive].mean())
 
 
 def test_fifteen_tasks_have_fifteen_colours():

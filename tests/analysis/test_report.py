@@ -79,6 +79,25 @@ def test_a_missing_seed_is_named(made):
     assert "seed 1 is missing between 0 and 2" in made[1]
 
 
+@pytest.mark.parametrize(
+    ("seeds", "missing"),
+    [
+        ((0, 2), [1]),
+        ((0, 1, 4, 5), [2, 3]),
+        ((0, 3), [1, 2]),
+        ((0, 4), []),  # three are more than there are
+        ((0, 20261), []),
+        ((0, 1, 10**12), []),
+        ((7,), []),
+        ((), []),
+    ],
+)
+def test_gaps_are_named_while_they_are_no_more_than_the_runs(seeds, missing, tmp_path):
+    runs = [load.RunFiles(tmp_path, raw={"seed": seed}) for seed in seeds]
+    notes = load.missing_seeds(runs)
+    assert [int(note.split()[1]) for note in notes] == missing
+
+
 def test_the_axes_of_the_curves_are_named(folder):
     made = curves.learning(load.find_runs([folder]))
     assert made

@@ -1,6 +1,5 @@
 """Episodes: environments side by side, stepped inside one compiled program."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -27,8 +26,9 @@ class Episodes(struct.PyTreeNode):
       success: `[E, L]` bool, steps that solved their task; None if the world has none.
       belief: `[E, L]` what each step acted on; None unless it was asked for.
       breakdown: `[E, ...]` what the last step that broke each environment began with,
-        zeros where none did: fields of the physics' state by name, "action" and "spec"
-        of the task; None of environments in groups, whose states differ in size.
+        zeros where none did: leaves of the physics' state by name, see `_beginning`,
+        "action" and "spec" of the task; None of environments in groups, whose states
+        differ in size.
     """
 
     transitions: Transition
@@ -83,7 +83,7 @@ def rollout(
     frozen = jnp.broadcast_to(frozen, (num_envs,))
     step = _make_step(env, policy, pool, frozen, first, fresh, believe)
     nothing = jnp.zeros((num_envs, env.action_size))
-    none = jax.tree.map(jnp.zeros_like, _beginning(first, nothing))
+    none = jax.tree.map(jnp.zeros_like, _beginning(env, first, nothing))
     carry = _Carry(env=first, memory=fresh, breakdown=none)
     inputs = (jax.random.split(key_steps, num_steps), jnp.arange(num_steps))
     with jax.default_matmul_precision("highest"):
@@ -126,7 +126,7 @@ def _make_step(
             env=where_env(fallen, jax.vmap(env.restart)(after, start), after),
             memory=policy.restart(memory, fresh, fallen),
             breakdown=where_env(
-                after.broken, _beginning(before, action), carry.breakdown
+                after.broken, _beginning(env, before, action), carry.breakdown
             ),
         )
         return carry, Episodes(data, after.broken, after.success, belief)
@@ -134,14 +134,20 @@ def _make_step(
     return step
 
 
-def _beginning(before: EnvState, action: Array) -> dict[str, Array]:
-    """Returns what a step `[E]` begins with; readings follow from the rest."""
-    state = {
-        field.name: getattr(before.physics, field.name)
-        for field in dataclasses.fields(before.physics)
-        if field.name != "readings"
-    }
-    known = {name: value for name, value in state.items() if value is not None}
+def _beginning(
+    env: NonStationaryEnv, before: EnvState, action: Array
+) -> dict[str, Array]:
+    """Returns what a step `[E]` begins with; readings follow from the rest.
+
+    A state that is an array alone is called "physics". One of no engine has its place
+    "x" as well, m, whatever it calls that itself.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(before.physics)
+    name_of = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")  # noqa: E731
+    known = {name_of(path) or "physics": leaf for path, leaf in leaves}
+    known = {name: x for name, x in known.items() if name.split("/")[0] != "readings"}
+    if "qpos" not in known:
+        known = {"x": jax.vmap(env.world.x_position)(before.physics)} | known
     return known | {"action": action, "spec": before.task.spec}
 
 

@@ -1,6 +1,7 @@
 """The README's recipes: each example runs as it stands, from outside the packages."""
 
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,17 @@ from helpers import (
     ROOT,
     on_one_device,
     random_transitions,
+    read_rows,
+    run_training,
+    tiny_config,
+    use_devices,
 )
 
 from cemrl_jax import config as config_lib
 from cemrl_jax.agents.cemrl.build import make_agent
-from cemrl_jax.commands import command_line
+from cemrl_jax.commands import command_line, play
 from cemrl_jax.config import ConfigError
+from cemrl_jax.data import rollout
 from cemrl_jax.envs.schedules import Timed
 
 FOLDER = ROOT / "tests" / "examples"
@@ -86,6 +92,37 @@ def test_an_environment_from_outside_runs_an_episode(name):
     assert len(changes) >= 2
     if name == "alarm":
         assert set(np.diff(changes)) <= {7, 14, 21}
+
+
+@pytest.mark.parametrize("name", ["alarm", "cart", "gears"])
+def test_an_environment_from_outside_trains(name, monkeypatch, tmp_path):
+    use_devices(monkeypatch, 1)
+    config = tiny_config(env=load(name).env, train__num_epochs=1)
+    config.env.num_train_tasks = config.env.num_test_tasks = 4
+    run_training(config, tmp_path / "run")
+    assert [row["epoch"] for row in read_rows(tmp_path / "run")] == ["0", "1"]
+
+
+def test_what_broke_a_robot_from_outside_is_kept_by_name_and_drawn(
+    monkeypatch, tmp_path
+):
+    """Its state is an array alone, position and velocity."""
+    config = load("cart")
+    broken = lambda *_: jnp.float32(jnp.nan)  # noqa: E731
+    monkeypatch.setattr(type(config.env.robot), "reward", broken)
+    env = config.env.make()
+    pool = env.distribution.sample(jax.random.key(0), 4)
+    agent = make_agent(config, env.obs_size, env.action_size)
+    learner = jax.jit(agent.init)(jax.random.key(0))
+    policy, key = agent.policy(learner, True), jax.random.key(1)
+    found = rollout.rollout(env, policy, pool, pool, key, 2).breakdown
+    assert found is not None
+    assert found.keys() == {"x", "physics", "action", "spec"}
+    np.testing.assert_array_equal(found["x"], found["physics"][:, 0])
+    one: Any = {name: value[0] for name, value in found.items()}
+    np.savez(tmp_path / "breakdown.npz", **one)
+    assert "action" in play.draw_breakdown(env, tmp_path / "breakdown.npz")
+    assert (tmp_path / "breakdown.png").is_file()
 
 
 def test_an_encoder_from_outside_trains_and_infers():

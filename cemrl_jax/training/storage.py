@@ -5,8 +5,10 @@ interrupted/<clock>/   the same between two phases, where a signal stopped the r
 failed/<epoch>/        weights only, at which the numbers of a run were not finite
 failed/breakdown.npz   what the newest step that broke an environment began with
 replay/                the experience, see `journal`; states say which of it counts
+*.discarded/           what a start was killed in deleting; the next one ends it
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import shutil
@@ -20,6 +22,7 @@ from cemrl_jax.training.journal import Journal
 
 CHECKPOINTS, INTERRUPTED, REPLAY = "checkpoints", "interrupted", "replay"
 FAILED, BREAKDOWN_FILE = "failed", "breakdown.npz"
+DISCARDED = "discarded"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +61,21 @@ def complete(directory: pathlib.Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit())
 
 
+def discard(directory: pathlib.Path, *names: str) -> None:
+    """Deletes a folder of a run; half of it is never left under its name.
+
+    Args:
+      directory: of the run.
+      names: of the folder, and of those that it is in.
+    """
+    folder = directory.joinpath(*names)
+    aside = directory / ".".join((*names, DISCARDED))
+    if folder.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 class Storage:
     """What one run saves. Use as a context, which waits for what is being written."""
 
@@ -77,6 +95,8 @@ class Storage:
         self._journal = Journal(directory / REPLAY)
         if parallel.is_first_process():
             self._journal.sweep(next_collect)
+            for aside in directory.glob(f"*.{DISCARDED}"):
+                shutil.rmtree(aside, ignore_errors=True)
         self._states: dict[pathlib.Path, dict[str, Any]] = {}
 
     def __enter__(self) -> "Storage":
@@ -148,13 +168,15 @@ class Storage:
     def _delete_old(self) -> None:
         """Deletes a stop that was left behind, and experience of no checkpoint."""
         try:
-            epochs, stops = self._saved(CHECKPOINTS), self._saved(INTERRUPTED)
+            epochs = self._saved(CHECKPOINTS)
+            newest = max((state["clock"] for state in epochs), default=-1)
+            # Half of a stop may have been deleted: its number says enough.
+            if max(complete(self._directory / INTERRUPTED), default=newest) < newest:
+                with contextlib.suppress(OSError):
+                    discard(self._directory, INTERRUPTED)
+            stops = self._saved(INTERRUPTED)
         except CheckpointError:
             return  # who repairs or removes the damaged one may need any of it
-        newest = max((state["clock"] for state in epochs), default=-1)
-        if stops and max(state["clock"] for state in stops) < newest:
-            shutil.rmtree(self._directory / INTERRUPTED, ignore_errors=True)
-            stops = []
         rings = [Ring(**s["ring"]) for s in (*epochs, *stops) if s["ring"]]
         needed = {number for ring in rings for number in ring.numbers}
         self._journal.keep(needed, before=self._next_collect)
@@ -191,7 +213,7 @@ class Saved:
 
     def forget(self) -> None:
         """Deletes it, for a run that goes on from an earlier one."""
-        shutil.rmtree(self.folder / str(self.number))
+        discard(self.folder.parent, self.folder.name, str(self.number))
 
     def learner(self, like: Any) -> Any:
         """Returns the learner on one device, see `Checkpoints.learner`."""
@@ -202,15 +224,15 @@ class Saved:
 def saved(directory: pathlib.Path) -> list[Saved]:
     """Returns the points that a run can go on from, oldest first.
 
+    One that cannot be read is left out where there is a newer one: a kill may have left
+    half of what was being deleted.
+
     Raises:
-      CheckpointError: one is damaged, or of an earlier version.
+      CheckpointError: the newest is damaged, or of an earlier version.
     """
-    found = []
-    for name in (CHECKPOINTS, INTERRUPTED):
-        folder = directory / name
-        if numbers := complete(folder):
-            with Checkpoints(folder, read_only=True) as all_:
-                found += [Saved(folder, n, all_.state(n)) for n in numbers]
+    folder, stops = directory / CHECKPOINTS, directory / INTERRUPTED
+    epochs = _read(folder, complete(folder))
+    found = epochs + _read(stops, complete(stops), _clock(epochs))
     return sorted(found, key=lambda point: point.clock)
 
 
@@ -220,13 +242,33 @@ def newest(directory: pathlib.Path) -> Saved | None:
     Raises:
       CheckpointError: the newest checkpoint is damaged, or of an earlier version.
     """
-    found = []
-    for name in (CHECKPOINTS, INTERRUPTED):
-        folder = directory / name
-        if numbers := complete(folder):
-            with Checkpoints(folder, read_only=True) as all_:
-                found.append(Saved(folder, numbers[-1], all_.state(numbers[-1])))
+    folder, stops = directory / CHECKPOINTS, directory / INTERRUPTED
+    epochs = _read(folder, complete(folder)[-1:])
+    found = epochs + _read(stops, complete(stops)[-1:], _clock(epochs))
     return max(found, key=lambda point: point.clock, default=None)
+
+
+def _clock(points: list[Saved]) -> int:
+    return max((point.clock for point in points), default=-1)
+
+
+def _read(folder: pathlib.Path, numbers: list[int], known: int = -1) -> list[Saved]:
+    """Returns what can be read of a folder's checkpoints of these numbers.
+
+    Raises:
+      CheckpointError: the last of them cannot be, and its number is above `known`.
+    """
+    found = []
+    if not numbers:
+        return found
+    with Checkpoints(folder, read_only=True) as all_:
+        for number in numbers:
+            try:
+                found.append(Saved(folder, number, all_.state(number)))
+            except CheckpointError:
+                if number == numbers[-1] and number > known:
+                    raise
+    return found
 
 
 def failed(directory: pathlib.Path) -> int | None:

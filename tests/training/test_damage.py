@@ -138,6 +138,57 @@ def test_damaged_experience_is_named_and_older_checkpoints_restore(
     assert_older_restores(run)
 
 
+@pytest.mark.parametrize("lost", ["state", "_CHECKPOINT_METADATA", "metrics"])
+def test_half_of_an_old_stop_does_not_hide_a_newer_checkpoint(lost, run):
+    """As an earlier version left it that was killed in deleting it."""
+    stop = run / "interrupted" / "3"  # before epoch 2 was over
+    shutil.copytree(run / "checkpoints" / "1", stop)
+    part = stop / lost
+    shutil.rmtree(part) if part.is_dir() else part.unlink()
+    newest = storage.newest(run)
+    assert newest is not None
+    assert newest.folder.name == "checkpoints"
+    assert newest.number == 2
+    assert storage.saved(run)[-1] == newest
+    with storage.Storage(run, 3, newest.state["ring"]["collects"]) as saved:
+        saved.wait()
+    assert not stop.parent.exists()
+
+
+def test_a_damaged_stop_that_is_the_newest_is_named(run):
+    stop = run / "interrupted" / "999"
+    shutil.copytree(run / "checkpoints" / "1", stop)
+    shutil.rmtree(stop / "state")
+    with pytest.raises(CheckpointError, match=r"epoch 999 in .*interrupted"):
+        storage.newest(run)
+
+
+def test_half_of_an_old_checkpoint_does_not_hide_newer_ones_of_a_group(run):
+    shutil.rmtree(run / "checkpoints" / "0" / "state")
+    assert [point.number for point in storage.saved(run)] == [1, 2]
+
+
+@pytest.mark.parametrize("names", [("interrupted",), ("checkpoints", "2")])
+def test_a_kill_while_something_is_deleted_leaves_nothing_that_counts(
+    names, run, monkeypatch
+):
+    shutil.copytree(run / "checkpoints" / "1", run / "interrupted" / "999")
+
+    def killed(path: pathlib.Path, **_: Any) -> None:
+        if path.exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            storage.discard(run, *names)
+    assert not run.joinpath(*names).exists()
+    aside = list(run.glob("*.discarded"))
+    assert [path.name for path in aside] == [".".join((*names, "discarded"))]
+    with storage.Storage(run, 3, 10**6):
+        assert not aside[0].exists()
+
+
 def test_a_pickle_is_never_loaded(run, monkeypatch, tmp_path):
     use_devices(monkeypatch, 1)
     loaded = tmp_path / "loaded"

@@ -134,7 +134,8 @@ class Checkpoints:
           value: of the run's `checkpoint.metric`; the best checkpoint has the highest.
 
         Raises:
-          CheckpointError: this or an earlier one could not be written.
+          CheckpointError: this or an earlier one could not be written, or it is not
+            newer than what is there.
         """
         require_space(self._directory, _num_bytes(learner), f"epoch {epoch}")
         state = {"format": FORMAT, "learner": _digest_of(learner), **state}
@@ -144,10 +145,15 @@ class Checkpoints:
             "state": ocp.args.JsonSave(state),  # pyright: ignore[reportCallIssue]
         }
         with _explained(f"cannot save epoch {epoch} to {self._directory}"):
-            self._manager.save(
+            begun = self._manager.save(
                 epoch,
                 args=ocp.args.Composite(**items),
                 metrics={METRIC: value},
+            )
+        if not begun:
+            raise CheckpointError(
+                f"cannot save epoch {epoch} to {self._directory}: it holds epoch"
+                f" {self.latest()}, and what is saved must be newer"
             )
         self._best_value = max(self._best_value, value)
 

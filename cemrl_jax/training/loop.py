@@ -29,6 +29,7 @@ from cemrl_jax.training.storage import (
     FAILED,
     Ring,
     Storage,
+    discard,
 )
 
 MAX_BROKEN = 0.1
@@ -303,12 +304,7 @@ class Group:
         """
         for number, problem in problems.items():
             run = self._members[number].run
-            with Checkpoints(run.directory / FAILED) as saved:
-                state = run.position() | {"ring": None}
-                saved.save(run.epoch, self._learner_of(number), state, -np.inf)
-            breakdown: Any = self._members[number].breakdown
-            if breakdown:
-                np.savez(run.directory / FAILED / BREAKDOWN_FILE, **breakdown)
+            self._keep_failure(number)
             good = self._members[number].storage.newest_epoch
             place = "none" if good is None else run.directory / CHECKPOINTS / str(good)
             text = (
@@ -322,6 +318,19 @@ class Group:
             self._members[0].progress.warn(
                 f"seed {run.config.seed} stops, the others go on. {text}"
             )
+
+    def _keep_failure(self, number: int) -> None:
+        """Writes the weights of a seed that failed, in place of an earlier failure."""
+        run = self._members[number].run
+        if parallel.is_first_process():
+            discard(run.directory, FAILED)
+        parallel.agree(FAILED)  # nobody writes before it is gone
+        with Checkpoints(run.directory / FAILED) as saved:
+            state = run.position() | {"ring": None}
+            saved.save(run.epoch, self._learner_of(number), state, -np.inf)
+        breakdown: Any = self._members[number].breakdown
+        if breakdown:
+            np.savez(run.directory / FAILED / BREAKDOWN_FILE, **breakdown)
 
     def _save_good(self, rows: list[Row], due: bool) -> None:
         """Saves the sound seeds, where that is due or one is better than ever.

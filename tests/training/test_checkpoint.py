@@ -294,6 +294,15 @@ def test_each_checkpoint_holds_its_own_learner(kept):
 # ---------------------------------------------------------------- failures
 
 
+@pytest.mark.parametrize("epoch", [3, 4])
+def test_a_checkpoint_that_is_not_newer_is_refused_and_not_silently(epoch, kept):
+    with (
+        Checkpoints(kept) as saved,
+        pytest.raises(CheckpointError, match="holds epoch 4, and what is saved mu"),
+    ):
+        saved.save(epoch, noisy_learner(), {}, 0.0)
+
+
 def test_a_missing_folder_is_named(tmp_path):
     folder = tmp_path / "nothing"
     with pytest.raises(CheckpointError, match=f"no checkpoints in {folder}"):

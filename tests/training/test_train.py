@@ -29,7 +29,7 @@ from cemrl_jax.training import loop
 from cemrl_jax.training import run as run_lib
 from cemrl_jax.training.checkpoint import Checkpoints
 from cemrl_jax.training.programs import compile_programs
-from cemrl_jax.training.storage import FAILED
+from cemrl_jax.training.storage import BREAKDOWN_FILE, FAILED
 
 COMPILE = "/jax/core/compile/backend_compile_duration"
 
@@ -348,6 +348,31 @@ def test_a_number_that_is_not_finite_ends_the_run_and_is_named(monkeypatch, tmp_
     failed = Checkpoints(tmp_path / "run" / FAILED, read_only=True)
     with failed:
         assert failed.latest() == 1
+
+
+@pytest.mark.usefixtures("own_programs")
+def test_a_second_failure_takes_the_place_of_the_first(monkeypatch, tmp_path):
+    """Also at an epoch that is not later."""
+    use_devices(monkeypatch, 1)
+    make, folder = phases.make_fused, tmp_path / "run" / FAILED
+
+    def failing(*arguments: Any) -> Any:
+        fused = make(*arguments)
+
+        def train(learner: Any, worker: Any) -> Any:
+            learner, worker, metrics = fused(learner, worker)
+            return learner, worker, metrics | {"sac/value": jnp.float32(jnp.nan)}
+
+        return train
+
+    monkeypatch.setattr(phases, "make_fused", failing)
+    with pytest.raises(FloatingPointError, match="epoch 1: sac/value"):
+        run_training(tiny_config(), tmp_path / "run")
+    (folder / "1").rename(folder / "2")  # as if it had failed later
+    (folder / BREAKDOWN_FILE).write_text("of the first")
+    with pytest.raises(FloatingPointError, match="epoch 1: sac/value"):
+        run_training(tiny_config(), tmp_path / "run", resume=True)
+    assert [path.name for path in folder.iterdir()] == ["1"]
 
 
 @pytest.mark.usefixtures("own_programs")

@@ -66,6 +66,7 @@ def main() -> int:
     if parallel.is_first_process():
         for warning in config.warnings():
             print(f"warning: {warning}", file=sys.stderr, flush=True)
+        loggers.check(config)
     if args.check:
         print("the configuration is valid")
         return 0

@@ -150,8 +150,8 @@ KINDS: dict[str, tuple[str, Callable[[Config, pathlib.Path], Logger]]] = {
 """Field of `config.logging` -> the package that it needs, and what it makes."""
 
 
-def make(config: Config, directory: pathlib.Path) -> Sequence[Background]:
-    """Returns the loggers that a configuration asks for, each in its thread.
+def check(config: Config) -> list[str]:
+    """Returns the names of the loggers that a configuration asks for.
 
     Raises:
       ConfigError: the package of one is missing.
@@ -162,7 +162,16 @@ def make(config: Config, directory: pathlib.Path) -> Sequence[Background]:
             raise ConfigError(
                 f"logging.{name}=True needs a package: pip install -e '.[{name}]'"
             )
-    return [_background(name, config, directory) for name in wanted]
+    return wanted
+
+
+def make(config: Config, directory: pathlib.Path) -> Sequence[Background]:
+    """Returns the loggers that a configuration asks for, each in its thread.
+
+    Raises:
+      ConfigError: the package of one is missing.
+    """
+    return [_background(name, config, directory) for name in check(config)]
 
 
 def _background(name: str, config: Config, directory: pathlib.Path) -> Background:

@@ -5,6 +5,7 @@ import time
 import pytest
 from helpers import tiny_config
 
+from cemrl_jax.commands import train
 from cemrl_jax.config import ConfigError
 from cemrl_jax.reporting import loggers
 from cemrl_jax.reporting.progress import COMPILE_SECONDS, Progress
@@ -62,6 +63,21 @@ def test_a_missing_package_is_named_before_training(monkeypatch, tmp_path):
     monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install -e '.\[wandb\]'"):
         loggers.make(config, tmp_path)
+
+
+@pytest.mark.parametrize("check", [["--check"], []])
+def test_a_missing_package_is_named_before_anything_is_written(
+    check, monkeypatch, tmp_path
+):
+    """Nor anything compiled; `--check` finds it as well."""
+    monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda name: None)
+    fields = ["--config.logging.mlflow=True", f"--config.output_dir={tmp_path}"]
+    arguments = ["train.py", "--config=configs/debug.py", *check, *fields]
+    monkeypatch.setattr("sys.argv", arguments)
+    monkeypatch.setattr(train, "train", lambda *_: pytest.fail("it began"))
+    with pytest.raises(ConfigError, match=r"pip install -e '.\[mlflow\]'"):
+        train.main()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.filterwarnings("ignore")

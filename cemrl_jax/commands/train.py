@@ -138,7 +138,7 @@ def read(
         raise ConfigError("--resume takes its configuration from the run: no --config")
     if latest and args.config:
         config = command_line.read_config(args.config, overrides)
-        folders = resume.find_group(resume.LATEST, config)
+        folders = resume.find_group(config)
     else:
         found = [resume.find_run(name, None) for name in args.resume]
         folders = list(dict.fromkeys(path for path in found if path))

@@ -53,21 +53,28 @@ def find_run(name: str, config: Config | None) -> pathlib.Path | None:
         raise ConfigError(
             "--resume=latest needs --config, or say --resume=FOLDER/latest"
         )
-    folder = path.parent
     if own and config is not None:
-        folder = pathlib.Path(config.output_dir, config.name)
-    suffix = f"-{config.seed}" if own and config is not None else ""
-    runs = sorted(folder.glob(f"*{suffix}/config.json"))
-    if not runs and not own:
-        raise ConfigError(f"--resume={name}: no run in {folder}")
-    return runs[-1].parent if runs else None
+        return max(_runs_of(config), default=None)
+    runs = sorted(path.parent.glob("*/config.json"))
+    if not runs:
+        raise ConfigError(f"--resume={name}: no run in {path.parent}")
+    return runs[-1].parent
 
 
-def find_group(name: str, config: Config) -> list[pathlib.Path]:
+def _runs_of(config: Config) -> list[pathlib.Path]:
+    """Returns the folders of the runs of a name and a seed, oldest first."""
+    folder = pathlib.Path(config.output_dir, config.name)
+    found = folder.glob(f"*-{config.seed}/config.json")
+    return sorted(path.parent for path in found)
+
+
+def find_group(config: Config) -> list[pathlib.Path]:
     """Returns the folders of seeds that train together, which `--resume=latest` means.
 
+    A start that was killed while it made its folders does not count: it has saved
+    nothing.
+
     Args:
-      name: `latest`.
       config: its name, first seed, number of seeds and output folder say which.
 
     Returns:
@@ -76,20 +83,21 @@ def find_group(name: str, config: Config) -> list[pathlib.Path]:
     Raises:
       ConfigError: the run of a seed is missing.
     """
-    first_run = find_run(name, config)
-    if first_run is None:
-        return []
-    started = first_run.name.rpartition("-")[0]
-    seeds_ = range(config.seed, config.seed + config.num_seeds)
-    folders = [first_run.with_name(f"{started}-{seed}") for seed in seeds_]
-    for folder in folders:
-        if not (folder / "config.json").is_file():
+    for first_run in reversed(_runs_of(config)):
+        started = first_run.name.rpartition("-")[0]
+        seeds_ = range(config.seed, config.seed + config.num_seeds)
+        folders = [first_run.with_name(f"{started}-{seed}") for seed in seeds_]
+        missing = [x for x in folders if not (x / "config.json").is_file()]
+        if not missing:
+            return folders
+        if not all(storage.is_empty(folder) for folder in folders):
             raise ConfigError(
                 f"num_seeds={config.num_seeds} with --resume=latest: the newest run"
-                f" started {started} and has no {folder}; name the folders instead,"
+                f" started {started} and has no {missing[0]}; name the folders instead,"
                 " --resume RUN RUN"
             )
-    return folders
+        print(f"{first_run} is passed over: it saved nothing, and has no {missing[0]}")
+    return []
 
 
 def is_finished(config: Config, directory: pathlib.Path) -> bool:

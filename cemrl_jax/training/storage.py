@@ -271,6 +271,12 @@ def _read(folder: pathlib.Path, numbers: list[int], known: int = -1) -> list[Sav
     return found
 
 
+def is_empty(directory: pathlib.Path) -> bool:
+    """Returns whether a run has not saved anything."""
+    names = (CHECKPOINTS, INTERRUPTED, FAILED)
+    return not any(complete(directory / name) for name in names)
+
+
 def failed(directory: pathlib.Path) -> int | None:
     """Returns the epoch at which a run's numbers were not finite; None if they are."""
     epochs = complete(directory / FAILED)

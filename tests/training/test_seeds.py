@@ -187,13 +187,34 @@ def test_the_latest_group_is_found_by_its_number_of_seeds(monkeypatch, tmp_path)
             folder = tmp_path / config.name / f"{started}-{seed}"
             folder.mkdir(parents=True)
             (folder / "config.json").write_text("{}")
-    found = resume.find_group("latest", config)
+    found = resume.find_group(config)
     assert [folder.name for folder in found] == [
         f"2026-01-02_00-00-00-{seed}" for seed in range(NUM_SEEDS)
     ]
     (found[1] / "config.json").unlink()
+    (found[0] / "checkpoints" / "0").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"has no .*00-00-00-1; name the folders"):
-        resume.find_group("latest", config)
+        resume.find_group(config)
+
+
+def test_a_start_killed_while_it_made_its_folders_is_passed_over(tmp_path, capsys):
+    """Nothing of it was saved; a scheduler must not fail on it for ever."""
+    config = group_config(tmp_path)
+
+    def begin(started, seeds):
+        for seed in seeds:
+            folder = tmp_path / config.name / f"{started}-{seed}"
+            folder.mkdir(parents=True)
+            (folder / "config.json").write_text("{}")
+
+    begin("2026-01-02_00-00-00", [0])
+    (tmp_path / config.name / "2026-01-02_00-00-00-1").mkdir()  # no config.json yet
+    assert resume.find_group(config) == []
+    assert "00-00-00-0 is passed over: it saved nothing" in capsys.readouterr().out
+    begin("2026-01-01_00-00-00", range(NUM_SEEDS))
+    assert [folder.name for folder in resume.find_group(config)] == [
+        f"2026-01-01_00-00-00-{seed}" for seed in range(NUM_SEEDS)
+    ]
 
 
 def test_seeds_without_a_common_checkpoint_are_refused(monkeypatch, tmp_path):

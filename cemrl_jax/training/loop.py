@@ -33,7 +33,9 @@ from cemrl_jax.training.storage import (
 )
 
 MAX_BROKEN = 0.1
-"""Share of a collect's steps that may break an environment before a run gives up."""
+"""Share of an epoch's steps that may break an environment before a run gives up."""
+SUMMED = ("collect/broken", "collect/lost")
+"""What the phases of an epoch add up, as their seconds; of the rest the last counts."""
 
 
 @dataclasses.dataclass
@@ -180,9 +182,10 @@ class Group:
         for metric, values in metrics.items():
             for row, value in zip(rows, np.atleast_1d(np.asarray(values))):
                 if not success.is_absent(metric, value):
-                    row[metric] = float(value)
+                    before = row.get(metric, 0.0) if metric in SUMMED else 0.0
+                    row[metric] = before + float(value)
         rollout, updates = self.config.rollout, self.config.num_updates
-        speed = {f"seconds/{name}": seconds}
+        spent, speed = f"seconds/{name}", {}
         if name == "collect":
             steps = rollout.num_envs * rollout.num_steps
             for member in self._members:
@@ -191,7 +194,7 @@ class Group:
         elif "sac/value" in metrics:
             speed["speed/updates_per_second"] = len(rows) * updates / seconds
         for row, member in zip(rows, self._members):
-            row |= speed
+            row |= speed | {spent: row.get(spent, 0.0) + seconds}
             member.run.phase += 1
             member.run.clock += 1
 
@@ -283,11 +286,13 @@ class Group:
     def _find_failures(self, rows: list[Row]) -> dict[int, str]:
         """Marks seeds whose numbers are not finite; returns what is wrong with each."""
         problems = {}
+        collects = self.config.rollout.num_initial if self.epoch == 0 else 1
+        most = MAX_BROKEN * collects * self.config.collect_steps
         for number, (row, member) in enumerate(zip(rows, self._members)):
             bad = sorted(name for name, x in row.items() if not np.isfinite(x))
             problem = f"{', '.join(bad)} is not finite" if bad else ""
             broken = row.get("collect/broken", 0)
-            if broken > MAX_BROKEN * self.config.collect_steps:
+            if broken > most:
                 problem = f"collect/broken: {broken:.0f} steps broke an environment"
             if row["train/skipped_in_a_row"] >= parallel.MAX_SKIPPED:
                 problem = f"{parallel.MAX_SKIPPED} gradients in a row were not finite"

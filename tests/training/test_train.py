@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import functools
 import re
@@ -151,6 +152,32 @@ def test_every_phase_compiles_once_and_nothing_compiles_after_the_first_epoch(
     assert finished.compiled[0] >= finished.programs  # the listener hears them
     _, first, *later = finished.compiled
     assert later == [first, first]
+
+
+def test_initial_collects_add_up_in_the_row_of_the_start(monkeypatch, tmp_path):
+    """Their seconds and what broke or was lost; of other numbers the last counts."""
+    use_devices(monkeypatch, 1)
+    run, returns = programs.Program.__call__, iter([1.0, 2.0, 3.0, 4.0])
+
+    def collect(self: Any, *arguments: Any) -> Any:
+        result, seconds = run(self, *arguments)
+        metrics = result[-1] if isinstance(result, tuple) else {}
+        if "collect/return" not in metrics:
+            return result, seconds
+        known = {"collect/broken": 20.0, "collect/lost": 7.0}
+        found = metrics | known | {"collect/return": next(returns)}
+        return (*result[:-1], found), 2.0
+
+    monkeypatch.setattr(programs.Program, "__call__", collect)
+    config = tiny_config(rollout__num_initial=3, train__num_epochs=1)
+    run_training(config, tmp_path / "run")  # 60 of 3 * 320 steps are not too many
+    with (tmp_path / "run" / "progress.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    wanted = {"seconds/collect": 6, "collect/broken": 60, "collect/lost": 21}
+    for name, value in (wanted | {"collect/return": 3}).items():
+        assert float(rows[0][name]) == value, name
+    assert float(rows[1]["seconds/collect"]) == 2
+    assert float(rows[1]["collect/broken"]) == 20
 
 
 # ---------------------------------------------------------------- early stopping

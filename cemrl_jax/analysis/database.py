@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cemrl_jax.analysis.load import RunFiles, _is_run, read_run
+from cemrl_jax.analysis.load import RunFiles, _is_run, read_columns, read_run
 from cemrl_jax.config import ConfigError, nearest
 from cemrl_jax.evaluation.cases import Case, ranking_metric
 
@@ -141,26 +141,31 @@ class RunRecord:
         self.problem: str | None = None
         self._database: Database | None = None
         self._run = _identity(directory, output_dir)
+        self._rows = directory / "progress.csv"
         self._best, self._hours = float("-inf"), 0.0
         self._metric = ranking_metric({})
         with self._safely():
             self._database = Database(output_dir / FILE)
 
     def started(
-        self, config: dict[str, Any], provenance: dict[str, Any] | None = None
+        self,
+        config: dict[str, Any],
+        provenance: dict[str, Any] | None = None,
+        logged_epoch: int = -1,
     ) -> None:
         """Notes the start, or the continuation, of a run.
 
         Args:
           config: as `config.to_dict` gives it.
           provenance: what run.json holds, as far as it is known.
+          logged_epoch: the last one whose row of progress.csv stays, -1 for none.
         """
         about = provenance or {}
         self._metric = ranking_metric(config)
         with self._safely():
             assert self._database is not None
             known = {row["id"]: row for row in self._database.runs()}.get(self._run, {})
-            self._hours = known.get("hours") or 0.0
+            self._hours = _hours(self._rows, logged_epoch)
             if known.get("best_return") is not None:
                 self._best = known["best_return"]
             self._database.put(
@@ -218,6 +223,15 @@ class RunRecord:
             yield
         except Exception as error:  # a full disk, a lock, a folder that is gone
             self.problem = self.problem or f"{type(error).__name__}: {error}"
+
+
+def _hours(path: pathlib.Path, last_epoch: int) -> float:
+    """Returns the time in the phases of a progress.csv up to an epoch, h."""
+    if last_epoch < 0 or not path.exists():
+        return 0.0
+    run = RunFiles(path.parent, columns=read_columns(path))
+    kept = run.hours[run.column("epoch") <= last_epoch]
+    return float(np.nan_to_num(kept[-1])) if len(kept) else 0.0
 
 
 def _identity(directory: pathlib.Path, output_dir: pathlib.Path) -> str:

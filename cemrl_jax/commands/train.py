@@ -297,7 +297,7 @@ def _recorded(run: run_lib.Run) -> RunRecord:
     """Returns the record of a run in the database of all runs, its start noted."""
     record = RunRecord(run.directory, pathlib.Path(run.config.output_dir))
     about = load.provenance(run.directory)
-    record.started(config_lib.to_dict(run.config), about)
+    record.started(config_lib.to_dict(run.config), about, run.logged_epoch)
     return record
 
 

@@ -98,6 +98,23 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.parametrize("last_epoch", [0, 1, 2])
+def test_hours_go_on_from_the_rows_that_a_resumed_run_keeps(last_epoch, folder):
+    """Also from those without an evaluation, and not from what comes again."""
+    place, hour = folder / "point-vel" / "run-0", {"seconds/train": 3600.0}
+    before = database.RunRecord(place, folder)
+    before.started({"name": "x"})
+    before.row({"epoch": 0, FIXED: -1.0} | hour)
+    for epoch in (1, 2):
+        before.row({"epoch": epoch} | hour)
+    again = database.RunRecord(place, folder)
+    again.started({"name": "x"}, None, last_epoch)
+    again.row({"epoch": last_epoch + 1, FIXED: -1.0} | hour)
+    assert again.problem is None
+    (row,) = database.Database(folder / database.FILE).runs()
+    assert row["hours"] == last_epoch + 2
+
+
 def run_runs(folder, monkeypatch, *arguments):
     arguments = [*arguments, f"--output-dir={folder}"]
     monkeypatch.setattr(sys, "argv", ["runs.py", *arguments])

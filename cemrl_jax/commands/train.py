@@ -175,8 +175,8 @@ def train(
     Returns:
       Why it stopped, see `StopRequest.reason`; 0 if all epochs are done.
     """
-    directories = sound(directories)
-    config = dataclasses.replace(config, num_seeds=len(directories) or config.num_seeds)
+    if directories:
+        config, directories = of_sound(config, directories)
     print(run_lib.describe(config, config.num_seeds), flush=True)
     stop = signals.StopRequest(config.train.max_hours)
     with contextlib.ExitStack() as stack:
@@ -214,6 +214,28 @@ def train(
         for run in runs:
             print(f"results in {run.directory}")
     return reason
+
+
+def of_sound(
+    config: Config, directories: Sequence[pathlib.Path]
+) -> tuple[Config, list[pathlib.Path]]:
+    """Returns the seeds of a group that go on, and their configuration.
+
+    Raises:
+      ConfigError: all of them failed.
+    """
+    left = sound(directories)
+    if not left:
+        raise ConfigError(
+            "--resume: all of these seeds failed, and none goes on with the others."
+            " Resume one alone, which goes on from its last good checkpoint, with a"
+            f" lower learning rate: --resume={directories[0]}"
+            " --config.sac.learning_rate=..."
+        )
+    if len(directories) > 1:
+        seed = config_lib.load(left[0] / "config.json").seed
+        config = dataclasses.replace(config, seed=seed)
+    return dataclasses.replace(config, num_seeds=len(left)), left
 
 
 def sound(directories: Sequence[pathlib.Path]) -> list[pathlib.Path]:

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from helpers import read_rows, tiny_config, use_devices
 
+from cemrl_jax import config as config_lib
 from cemrl_jax.agents.cemrl import phases
 from cemrl_jax.analysis.restore import restore
 from cemrl_jax.commands import train as command
 from cemrl_jax.config import ConfigError
 from cemrl_jax.data import packing
 from cemrl_jax.training import loop, resume
+from cemrl_jax.training import run as run_lib
 from cemrl_jax.training.checkpoint import Checkpoints
 from cemrl_jax.training.storage import FAILED
 
@@ -234,6 +236,35 @@ def test_a_seed_that_failed_stays_out_of_the_group(monkeypatch, tmp_path, capsys
     (folders[1] / FAILED / "3").mkdir(parents=True)
     assert command.sound(folders) == [folders[0], folders[2]]
     assert f"{folders[1]} failed at epoch 3" in capsys.readouterr().err
+
+
+def failed_group(directory, seeds):
+    """Folders of a group in which these seeds failed before anything was saved."""
+    config = group_config(directory)
+    for run in command.new_runs(config):
+        run.directory.mkdir(parents=True)
+        run_lib.store_run(run)
+        if run.config.seed in seeds:
+            (run.directory / FAILED / "3").mkdir(parents=True)
+    folders = folders_of(config)
+    return config_lib.load(folders[0] / "config.json"), folders
+
+
+def test_one_seed_that_is_left_goes_on_alone_whichever_it_is(tmp_path):
+    config, folders = failed_group(tmp_path, (0, 2))
+    config.train.num_epochs = 7
+    config, left = command.of_sound(config, folders)
+    assert left == [folders[1]]
+    (run,) = resume.reopen(config, left).runs
+    assert (run.config.seed, run.config.train.num_epochs) == (1, 7)
+
+
+def test_a_group_of_failed_seeds_is_refused_and_nothing_begins(tmp_path):
+    config, folders = failed_group(tmp_path, range(NUM_SEEDS))
+    way_out = f"all of these seeds failed.* --resume={folders[0]} --config.sac.learn"
+    with pytest.raises(ConfigError, match=way_out):
+        command.train(config, folders)
+    assert folders_of(group_config(tmp_path)) == folders
 
 
 def test_tasks_that_a_replay_has_no_bits_for_are_refused(monkeypatch, tmp_path):

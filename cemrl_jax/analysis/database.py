@@ -19,6 +19,7 @@ import numpy as np
 from cemrl_jax.analysis.load import RunFiles, _is_run, read_columns, read_run
 from cemrl_jax.config import ConfigError, nearest
 from cemrl_jax.evaluation.cases import Case, ranking_metric
+from cemrl_jax.training import storage
 
 FILE = "runs.sqlite"
 """In the folder of all runs, `output_dir`."""
@@ -297,6 +298,9 @@ def _fields(run: RunFiles, known: dict[str, Any]) -> dict[str, Any]:
     finished = planned is not None and done >= planned
     _, values = run.evaluations()
     status = DONE if finished else known.get("status") or UNKNOWN
+    failure = {}
+    if run.num_rows and storage.failed(run.directory) == done:
+        status, failure = FAILED, {"note": known.get("note") or f"epoch {done}"}
     config = run.directory / "config.json"
     changed = datetime.datetime.fromtimestamp(config.stat().st_mtime)
     last = {
@@ -307,6 +311,7 @@ def _fields(run: RunFiles, known: dict[str, Any]) -> dict[str, Any]:
         "name": run.name,
         "seed": run.seed,
         "status": status,
+        **failure,
         "started": known.get("started")
         or run.provenance.get("started")
         or changed.isoformat(timespec="seconds"),

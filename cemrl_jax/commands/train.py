@@ -204,15 +204,16 @@ def train(
         members[0].progress.compiled(programs.compile_seconds)
         stack.enter_context(signals.listening(stop, way_on(runs)))
         profile_dir = runs[0].directory / "profile" if profile else None
-        with noted_failures(records, runs):
+        with noted_failures(records, members):
             reason = loop.train_together(members, start, programs, profile_dir, stop)
-        for record in records:
-            record.ended(STOPPED if reason else DONE)
+        for record, member in zip(records, members):
+            note_end(record, member, STOPPED if reason else DONE)
     if reason:
         print(f"stopped by {signals.name(reason)} and saved; {way_on(runs)}")
     else:
-        for run in runs:
-            print(f"results in {run.directory}")
+        for member in members:
+            failed = f" until it failed at {member.failure}" if member.failure else ""
+            print(f"results in {member.run.directory}{failed}")
     return reason
 
 
@@ -302,17 +303,27 @@ def open_members(
 
 @contextlib.contextmanager
 def noted_failures(
-    records: Sequence[RunRecord], runs: Sequence[run_lib.Run]
+    records: Sequence[RunRecord], members: Sequence[loop.Member]
 ) -> Iterator[None]:
     """Writes into the database what ended the runs early, and prints how they go on."""
     try:
         yield
     except (KeyboardInterrupt, OSError, RuntimeError, FloatingPointError) as error:
         stopped = isinstance(error, KeyboardInterrupt)
-        for record in records:
-            record.ended(STOPPED if stopped else FAILED, str(error))
-        print(way_on(runs), flush=True)
+        for record, member in zip(records, members):
+            note_end(record, member, STOPPED if stopped else FAILED, str(error))
+        left = [member.run for member in members if not member.failure]
+        print(way_on(left or [members[-1].run]), flush=True)
         raise
+
+
+def note_end(
+    record: RunRecord, member: loop.Member, status: str, note: str = ""
+) -> None:
+    """Writes into the database how a run ended, or that it had failed before."""
+    if member.failure:
+        status, note = FAILED, member.failure
+    record.ended(status, note)
 
 
 def _recorded(run: run_lib.Run) -> RunRecord:

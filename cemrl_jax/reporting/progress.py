@@ -238,11 +238,15 @@ class Progress:
             self._writer.flush()
         for logger in self._loggers:
             logger.row(row)
+        self.show(shown or row)
+
+    def show(self, row: Row) -> None:
+        """Shows a finished epoch without recording it."""
         done = row["epoch"] - self._first
         elapsed = time.perf_counter() - self._start
         left = self._num_epochs - row["epoch"]
         eta = elapsed / done * left if done else float("nan")
-        self._display.row(shown or row, eta)
+        self._display.row(row, eta)
 
 
 def _display(num_epochs: int, done: int) -> Display:

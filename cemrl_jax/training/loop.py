@@ -47,6 +47,7 @@ class Member:
       progress: takes its rows.
       storage: what it saves.
       failed: the epoch at which its numbers were no longer finite, None if they are.
+      failure: that epoch and what was wrong, in words; empty if nothing was.
       breakdown: what the newest step that broke an environment began with, by name.
     """
 
@@ -54,6 +55,7 @@ class Member:
     progress: Progress
     storage: Storage
     failed: int | None = None
+    failure: str = ""
     breakdown: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
@@ -234,6 +236,8 @@ class Group:
         for row, member in zip(rows, self._members):
             if member.failed in (None, self.epoch):
                 member.progress.row(row, shown)
+        if self._members[0].failed not in (None, self.epoch):
+            self._members[0].progress.show(shown)  # its display is that of all
         self._rows = [{} for _ in self._members]
         self._report(problems)
         self._save_good(rows, due)
@@ -298,6 +302,7 @@ class Group:
                 problem = f"{parallel.MAX_SKIPPED} gradients in a row were not finite"
             if problem and member.failed is None:
                 member.failed = self.epoch
+                member.failure = f"epoch {self.epoch}: {problem}"
                 problems[number] = problem
         return problems
 

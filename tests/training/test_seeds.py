@@ -13,6 +13,7 @@ from helpers import read_rows, tiny_config, use_devices
 
 from cemrl_jax import config as config_lib
 from cemrl_jax.agents.cemrl import phases
+from cemrl_jax.analysis import database
 from cemrl_jax.analysis.restore import restore
 from cemrl_jax.commands import train as command
 from cemrl_jax.config import ConfigError
@@ -89,10 +90,8 @@ def test_the_replay_of_all_seeds_exists_once(monkeypatch, tmp_path):
     assert set(seen) == {1}  # its lines; everything else is smaller
 
 
-@pytest.mark.usefixtures("own_programs")
-def test_a_seed_that_fails_is_marked_and_the_others_go_on(
-    monkeypatch, tmp_path, capsys
-):
+def failing_group(monkeypatch, directory, seed):
+    """A group in which a seed fails in epoch 2 of 3; its rows and folders."""
     use_devices(monkeypatch, 1)
     make = phases.make_fused
 
@@ -101,18 +100,25 @@ def test_a_seed_that_fails_is_marked_and_the_others_go_on(
 
         def step(learner, worker):
             learner, worker, metrics = fused(learner, worker)
-            second = worker.tasks.spec[0] == spec
+            own = worker.tasks.spec[0] == spec
             late = learner.num_updates >= 6
-            value = jnp.where(second & late, jnp.nan, metrics["sac/value"])
+            value = jnp.where(own & late, jnp.nan, metrics["sac/value"])
             return learner, worker, metrics | {"sac/value": value}
 
         return step
 
-    config = tiny_config(output_dir=str(tmp_path), train__num_epochs=3)
-    runs = command.new_runs(tiny_config(output_dir=str(tmp_path), num_seeds=NUM_SEEDS))
-    spec = float(np.asarray(runs[1].pools["train"].spec)[0])
+    config = tiny_config(output_dir=str(directory), train__num_epochs=3)
+    runs = command.new_runs(tiny_config(output_dir=str(directory), num_seeds=NUM_SEEDS))
+    spec = float(np.asarray(runs[seed].pools["train"].spec)[0])
     monkeypatch.setattr(phases, "make_fused", failing)
-    rows, folders = train(config, NUM_SEEDS)
+    return train(config, NUM_SEEDS)
+
+
+@pytest.mark.usefixtures("own_programs")
+def test_a_seed_that_fails_is_marked_and_the_others_go_on(
+    monkeypatch, tmp_path, capsys
+):
+    rows, folders = failing_group(monkeypatch, tmp_path, 1)
     assert [len(seed) for seed in rows] == [4, 3, 4]
     assert rows[1][-1]["sac/value"] == "nan"
     message = capsys.readouterr().err
@@ -128,6 +134,29 @@ def test_a_seed_that_fails_is_marked_and_the_others_go_on(
     assert restore(folders[1], FAILED).epoch == 2
     with pytest.raises(ConfigError, match="checkpoint=failed: the run has not failed"):
         restore(folders[0], FAILED)
+
+
+@pytest.mark.usefixtures("own_programs")
+def test_the_first_seed_fails_and_the_display_and_the_database_go_on(
+    monkeypatch, tmp_path, capsys
+):
+    rows, folders = failing_group(monkeypatch, tmp_path, 0)
+    assert [len(seed) for seed in rows] == [3, 4, 4]
+    printed = capsys.readouterr().out
+    assert "epoch 3/3  1,280 steps" in printed
+    failure = "epoch 2: sac/value is not finite"
+    assert f"results in {folders[0]} until it failed at {failure}\n" in printed
+    assert f"results in {folders[1]}\n" in printed
+    store = database.Database(tmp_path / database.FILE)
+    status = lambda: [(x["status"], x["note"]) for x in store.runs()]  # noqa: E731
+    assert status() == [("failed", failure), ("done", ""), ("done", "")]
+    database.rebuild(tmp_path)
+    assert status() == [("failed", failure), ("done", ""), ("done", "")]
+    (tmp_path / database.FILE).unlink()
+    database.rebuild(tmp_path)
+    again = database.Database(tmp_path / database.FILE).runs()
+    assert [row["status"] for row in again] == ["failed", "done", "done"]
+    assert again[0]["note"] == "epoch 2"
 
 
 # ---------------------------------------------------------------- a group goes on

@@ -127,7 +127,8 @@ class Simulator(abc.ABC):
           state: the state before.
           action: `[nu]` in [-1, 1].
           overrides: fields of the model by name; constants that MuJoCo derives from
-            them stay nominal, as in the original.
+            them stay nominal, as in the original, but the masses of subtrees follow
+            those of bodies.
 
         Returns:
           The state after.

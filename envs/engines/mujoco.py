@@ -80,13 +80,14 @@ class HostSimulator(Simulator):
 
     def read(self, state: PhysicsState, overrides: dict[str, Array]) -> PhysicsState:
         """See `Simulator.read`."""
-        return self._call(0, state, None, overrides)
+        return self._call(0, state, None, self._complete(overrides))
 
     def step(
         self, state: PhysicsState, action: Array, overrides: dict[str, Array]
     ) -> PhysicsState:
         """See `Simulator.step`."""
-        return self._call(self.substeps, state, self.control(action), overrides)
+        control, overrides = self.control(action), self._complete(overrides)
+        return self._call(self.substeps, state, control, overrides)
 
     @abc.abstractmethod
     def advance(
@@ -107,6 +108,21 @@ class HostSimulator(Simulator):
         Returns:
           The outputs, `[n]` each, by name.
         """
+
+    def _complete(self, overrides: dict[str, Array]) -> dict[str, Array]:
+        """Adds the masses of subtrees, by which C divides to find their centres."""
+        if "body_mass" not in overrides:
+            return overrides
+        masses = (self._hangs_on * overrides["body_mass"]).sum(1)
+        return {"body_subtreemass": masses, **overrides}
+
+    @functools.cached_property
+    def _hangs_on(self) -> np.ndarray:
+        """Whether a body (column) is another (row) or hangs on it, `[nbody, nbody]`."""
+        result = np.eye(self.model.nbody, dtype=np.float32)
+        for body in range(self.model.nbody - 1, 0, -1):
+            result[self.model.body_parentid[body]] += result[body]
+        return result
 
     @property
     def stage(self) -> int:

@@ -20,7 +20,8 @@ class Dynamics:
     """Multiplies parameters of the robot's model; a change draws from the pool.
 
     A multiplier is `base ** u` with u uniform within +-`log_limit`: log-uniform. What
-    MuJoCo derives from the parameters stays nominal, as in the original.
+    MuJoCo derives from the parameters stays nominal, as in the original, except the
+    masses of subtrees.
 
     Attributes:
       parameters: names of the model's fields to change.

@@ -119,6 +119,32 @@ def test_overrides_of_one_call_do_not_stay_for_the_next(simulator):
     jax.tree.map(np.testing.assert_array_equal, walk(simulator, 5), before)
 
 
+def test_centres_of_mass_are_of_the_masses_in_force(simulator):
+    """MuJoCo divides by masses of subtrees that it does not compute anew."""
+    readings = ("xipos", "subtree_com", "cinert", "cvel")
+    source = dataclasses.replace(SOURCE, readings=readings)
+    overrides = {"body_mass": jnp.array(simulator.model.body_mass * 1.5, jnp.float32)}
+    overrides["body_mass"] = overrides["body_mass"].at[3].multiply(2)
+    qpos, qvel = jnp.linspace(-0.2, 0.2, 9).at[0].set(20), jnp.linspace(1, 2, 9)
+    states = []
+    for engine in (
+        engines.load("mjx", source),
+        type(simulator)(simulator.model, source),
+    ):
+        state = engine.start(qpos, qvel)
+        states.append(jax.jit(engine.read)(state, overrides).readings)
+        state = jax.jit(engine.step)(state, jnp.zeros(6), overrides)
+        states.append(state.readings)
+    for expected, found in zip(states[:2], states[2:]):
+        for name in readings:
+            np.testing.assert_allclose(
+                found[name], expected[name], rtol=1e-4, atol=1e-4, err_msg=name
+            )
+    mass, places = overrides["body_mass"], states[2]["xipos"]
+    centre = (mass[:, None] * places).sum(0) / mass.sum()
+    np.testing.assert_allclose(states[2]["subtree_com"][0], centre, rtol=1e-5)
+
+
 def test_an_axis_for_seeds_is_one_call_of_the_engine(monkeypatch):
     calls = []
     advance = c_engine.BatchSimulator._advance

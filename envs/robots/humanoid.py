@@ -59,9 +59,11 @@ class Humanoid(LeggedRobot):
         """See `LeggedRobot.motion`.
 
         The original multiplies the centre of mass's way in a control step by
-        0.25 / sub-step, which is 0.25 * sub-steps times its velocity.
+        0.25 / sub-step, which is 0.25 * sub-steps times its velocity. Where masses
+        have changed, both centres are those of the masses now in force.
         """
         way = _mass_centre(after) - _mass_centre(before)
+        way -= _shift(before.readings["cinert"], after.readings["cinert"][:, 9])
         impact = 0.5e-6 * jnp.square(self._contact_forces(after)).sum()
         return Motion(
             position=after.qpos[:2],
@@ -102,3 +104,15 @@ class Humanoid(LeggedRobot):
 def _mass_centre(physics: PhysicsState) -> Array:
     """Returns the whole body's centre of mass on the ground `[2]`, m."""
     return physics.readings["subtree_com"][0, :2]
+
+
+def _shift(inertia: Array, mass: Array) -> Array:
+    """Returns how the centre of mass moves if bodies get other masses `[2]`, m.
+
+    `inertia` `[nbody, 10]` is `cinert` under the old ones: a body's place from the
+    centre, times its mass, and its mass are the last entries. Without a change the
+    result is exactly zero.
+    """
+    old = inertia[:, 9]
+    growth = jnp.where(old > 0, mass / jnp.where(old > 0, old, 1) - 1, 0)
+    return (growth[:, None] * inertia[:, 6:8]).sum(0) / mass.sum()

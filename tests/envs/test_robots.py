@@ -111,6 +111,46 @@ def test_the_mean_velocity_of_a_step_is_way_over_time(name):
 
 
 @pytest.mark.parametrize(
+    "engine", ["mujoco", pytest.param("mjx", marks=pytest.mark.slow)]
+)
+def test_a_change_of_masses_does_not_throw_the_humanoid(engine):
+    """Its reward looks at the centre of mass, which jumps when the masses change."""
+    robot = Humanoid().on_engine(engine)
+    model = robot.simulator.model
+    mass = jnp.asarray(model.body_mass, jnp.float32).at[1].multiply(4)  # the torso
+    qpos = jnp.asarray(model.qpos0, jnp.float32).at[0].set(5)
+    qpos = qpos.at[9].set(-1.2)  # bends aside
+    overrides, action = {"body_mass": mass}, jnp.zeros(17)
+    old = robot.simulator.start(qpos, jnp.zeros(model.nv))
+    step = jax.jit(lambda state: robot.step(state, action, overrides))
+    first, read = step(old), jax.jit(robot.simulator.read)(old, overrides)
+    speed = robot.motion(old, first, action).velocity
+    assert (
+        abs(read.readings["subtree_com"][0] - old.readings["subtree_com"][0]).max()
+        > 0.05
+    )
+    np.testing.assert_allclose(
+        speed, robot.motion(read, first, action).velocity, atol=2e-3
+    )
+    assert (abs(speed) < 0.5).all()
+
+
+def test_without_a_change_of_masses_the_humanoids_velocity_is_that_of_the_original():
+    robot = Humanoid()
+    random = np.random.default_rng(0)
+    before, after = state_of(robot), state_of(robot)
+    inertia = jnp.asarray(random.uniform(0.1, 9, (robot.simulator.model.nbody, 10)))
+    before = before.replace(readings={**before.readings, "cinert": inertia})
+    after = after.replace(readings={**after.readings, "cinert": inertia})
+    centre = after.readings["subtree_com"].at[0, 0].add(0.1)
+    after = after.replace(readings={**after.readings, "subtree_com": centre})
+    way = centre[0, :2] - before.readings["subtree_com"][0, :2]
+    np.testing.assert_array_equal(
+        robot.motion(before, after, jnp.zeros(17)).velocity, way / robot.control_dt
+    )
+
+
+@pytest.mark.parametrize(
     ("robot", "cost", "bonus", "weight"),
     [
         (HalfCheetah(), 0.05 * 6, 0, 1),

@@ -1,5 +1,6 @@
 """Our environments under brax's wrappers and as a gymnasium vector environment."""
 
+import dataclasses
 import importlib
 
 import jax
@@ -7,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
+from helpers import HAS_METAWORLD
 
 from cemrl_jax.envs import NonStationaryEnv
 from cemrl_jax.envs.adapters.brax import BraxEnv
 from cemrl_jax.envs.adapters.gymnasium import GymnasiumEnv
-from cemrl_jax.envs.robots import Point
-from cemrl_jax.envs.schedules import Stationary, Timed
+from cemrl_jax.envs.metaworld.arm import Sawyer
+from cemrl_jax.envs.metaworld.tasks import Manipulation
+from cemrl_jax.envs.robots import HalfCheetah, Point
+from cemrl_jax.envs.schedules import Location, Stationary, Timed
 from cemrl_jax.envs.tasks import Direction, Velocity
 
 # Not at the top: brax warns when it is imported, unless our adapter comes first.
@@ -68,6 +72,51 @@ def test_brax_tasks_change_within_an_episode_under_a_schedule():
     env = wrapped(Timed(min_steps=5, probability=0.5), num_steps=50)
     _, _, _, task = episodes(env, num_envs=4, num_steps=49)
     assert ((np.diff(task, axis=0) != 0).sum(0) >= 3).all()
+
+
+def test_brax_change_points_are_drawn_anew_in_every_episode():
+    env = wrapped(Location(spacing=1.0, jitter=5.0), 10)
+    step = jax.jit(env.step)
+    state = jax.jit(env.reset)(jax.random.split(jax.random.PRNGKey(1), 3))
+    points = [state.pipeline_state.schedule]
+    for _ in range(21):
+        state = step(state, jnp.zeros((3, 1)))
+        points.append(state.pipeline_state.schedule)
+    np.testing.assert_array_equal(points[0], points[9])  # all of the first episode
+    assert (points[0] != points[11]).all()
+    np.testing.assert_array_equal(points[11], points[19])
+    assert (points[11] != points[21]).all()
+
+
+def test_the_task_of_a_brax_reset_is_that_of_the_first_episode():
+    env, pool = parts(Stationary())
+    adapted = BraxEnv(env, pool)
+    state = jax.jit(adapted.reset)(jax.random.PRNGKey(0))
+    after = jax.jit(adapted.step)(state, jnp.zeros(1))
+    assert after.pipeline_state.task.number == state.pipeline_state.task.number
+
+
+@pytest.mark.skipif(not HAS_METAWORLD, reason="no metaworld")
+def test_a_brax_world_keeps_the_task_that_its_things_were_placed_by():
+    tasks = Manipulation(("drawer-close", "drawer-open"))
+    env = NonStationaryEnv(Sawyer().on_engine("mujoco"), tasks, Location())
+    adapted = BraxEnv(env, env.distribution.sample(jax.random.key(0), 8))
+    state = jax.jit(jax.vmap(adapted.reset))(jax.random.split(jax.random.PRNGKey(0), 4))
+    first, step = state.pipeline_state, jax.jit(jax.vmap(adapted.step))
+    after = step(state, jnp.zeros((4, 4)))
+    again = step(after.replace(pipeline_state=first), jnp.zeros((4, 4)))
+    for each in (after, again):
+        number = each.pipeline_state.task.number
+        np.testing.assert_array_equal(number, first.task.number)
+    assert (again.pipeline_state.schedule != first.schedule).all()
+
+
+@pytest.mark.parametrize("engine", ["mjx", "mujoco"])
+def test_brax_is_told_which_engine_runs(engine):
+    robot = HalfCheetah().on_engine(engine)
+    env, pool = parts(Stationary())
+    assert BraxEnv(dataclasses.replace(env, robot=robot), pool).backend == engine
+    assert BraxEnv(env, pool).backend == "none"
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import (
+    HAS_METAWORLD,
     FallingPoint,
     held,
     make_agent,
@@ -26,6 +27,8 @@ from cemrl_jax.data.rollout import (
 )
 from cemrl_jax.data.types import WorkerState
 from cemrl_jax.envs import NonStationaryEnv
+from cemrl_jax.envs.metaworld.arm import Sawyer
+from cemrl_jax.envs.metaworld.tasks import Manipulation
 from cemrl_jax.envs.robots import HalfCheetah, Point
 from cemrl_jax.envs.schedules import Stationary
 from cemrl_jax.envs.tasks import Velocity
@@ -196,6 +199,29 @@ def test_an_action_or_a_state_that_is_not_finite_is_a_fall_of_that_robot_alone(r
     assert np.isfinite(after.obs).all()
     assert np.isfinite(after.reward).all()
     assert np.isfinite(jax.tree.leaves(after.physics)[0][:2]).all()
+
+
+@pytest.mark.parametrize(
+    ("robot", "tasks", "value"),
+    [
+        (HalfCheetah(), Velocity(), jnp.inf),  # clipped
+        pytest.param(
+            *(Sawyer(), Manipulation(("reach",)), jnp.nan),  # of fingers it is not paid
+            marks=pytest.mark.skipif(not HAS_METAWORLD, reason="no metaworld"),
+        ),
+    ],
+    ids=["cheetah", "sawyer"],
+)
+def test_an_action_is_broken_that_leaves_no_trace_in_the_physics(robot, tasks, value):
+    env = NonStationaryEnv(robot.on_engine("mujoco"), tasks, Stationary())
+    pool = env.distribution.sample(jax.random.key(0), 2)
+    state = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 2), pool)
+    action = jnp.zeros((2, env.action_size)).at[1, -1].set(value)
+    after = jax.jit(jax.vmap(env.step, (0, 0, None)))(state, action, pool)
+    np.testing.assert_array_equal(after.broken, [False, True])
+    np.testing.assert_array_equal(after.terminated, [False, True])
+    np.testing.assert_array_equal(after.obs[1], state.obs[1])
+    assert after.reward[1] == 0
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(0.0, 5), (1e9, NUM_STEPS)])

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import math
 import os
+import threading
 from typing import Any
 
 import jax
@@ -35,18 +36,21 @@ class _Owner:
     """The thread that all simulations belong to; made when it is first needed."""
 
     def __init__(self) -> None:
-        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+        self._forget()
         os.register_at_fork(after_in_child=self._forget)
 
     def run(self, function: Any, *args: Any) -> Any:
         """Returns the result of a function that runs on the thread."""
-        if self._pool is None:
-            self._pool = concurrent.futures.ThreadPoolExecutor(1, "mujoco")
-        return self._pool.submit(function, *args).result()
+        with self._making:  # the first calls of several devices may come at once
+            if self._pool is None:
+                self._pool = concurrent.futures.ThreadPoolExecutor(1, "mujoco")
+            pool = self._pool
+        return pool.submit(function, *args).result()
 
     def _forget(self) -> None:
-        """A child process has no threads of its parent."""
-        self._pool = None
+        """A child process has no threads of its parent; one may hold the lock."""
+        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+        self._making = threading.Lock()
 
 
 _OWNER = _Owner()
@@ -223,7 +227,10 @@ class BatchSimulator(HostSimulator):
         return Batch(self.model, 1, 1).state[0].copy()
 
     def _batch(self, num_simulations: int, overrides: tuple[str, ...]) -> Batch:
-        """Returns simulations whose expanded fields are those that are overridden."""
+        """Returns simulations whose expanded fields are those that are overridden.
+
+        Only the owner's thread asks, so that nobody else makes the same meanwhile.
+        """
         key = (os.getpid(), num_simulations, overrides)  # a child has no threads
         if key not in self._batches:
             threads = min(self.num_threads or _num_cores(), num_simulations)

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -233,6 +235,21 @@ def test_a_forked_child_steps_with_threads_of_its_own():
     done = run_script(FORKED)
     assert done.stdout == "0\n", done.stderr
     assert done.returncode == 0
+
+
+def test_first_calls_that_come_at_once_are_served_by_one_thread(monkeypatch):
+    """Making the thread takes long here, so that all find that there is none."""
+    make = c_engine.concurrent.futures.ThreadPoolExecutor
+
+    def slowly(*args):
+        time.sleep(0.2)
+        return make(*args)
+
+    with make(4) as callers:
+        owner = c_engine._Owner()
+        monkeypatch.setattr(c_engine.concurrent.futures, "ThreadPoolExecutor", slowly)
+        threads = list(callers.map(lambda _: owner.run(threading.get_ident), range(4)))
+    assert len(set(threads)) == 1
 
 
 def run_script(script, *args, timeout=120):

@@ -27,7 +27,13 @@ class Velocity:
         return reward_tasks("velocity", spec)
 
     def extrapolate(self, key: Array, num_tasks: int) -> Task:
-        """Draws velocities above the range, up to half its width."""
+        """Draws velocities above the range, up to half its width.
+
+        Raises:
+          ValueError: the range has no width, so nothing is near it.
+        """
+        if self.low >= self.high:
+            raise ValueError("no velocity is within half the width of a single one")
         top = self.high + (self.high - self.low) / 2
         spec = jax.random.uniform(key, (num_tasks,), minval=self.high, maxval=top)
         return reward_tasks("velocity", spec)

@@ -74,6 +74,8 @@ def test_extrapolation_is_outside_the_training_range():
     assert (jnp.abs(jnp.log(factor)) >= 3 * math.log(1.5) - 1e-4).all()
     with pytest.raises(ValueError, match="whole circle"):
         extrapolate(PlanarAngle(), TEST, 1)
+    with pytest.raises(ValueError, match="width of a single one"):
+        extrapolate(Velocity(2.0, 2.0), TEST, 1)
 
 
 def test_samples_stay_within_their_range():

@@ -17,8 +17,9 @@ class Motion(struct.PyTreeNode):
         of the centre of mass where the original rewards that.
       height: `[]` vertical position of the root after the step, m; from its initial
         height where the model counts so (half-cheetah).
-      pitch_velocity: `[]` angular velocity about the y-axis, rad/s; its mean over the
-        step for planar robots.
+      pitch_velocity: `[]` angular velocity about the y-axis, rad/s. For planar robots
+        its mean over the step; for free bodies (ant, humanoid) as it is after the
+        step and about the torso's own y-axis, not the world's.
       cost: `[]` price of the control and of contacts, subtracted from the reward.
       bonus: `[]` reward for being alive.
       direction_weight: `[]` factor on the forward term of direction tasks.

@@ -32,7 +32,7 @@ class PhysicsState(struct.PyTreeNode):
       readings: fields of `mjx.Data` by name, as the last sub-step left them: those
         that depend on positions are from before its integration (Euler) or from its
         last stage (RK4), as in the original; with `ModelFile.current_readings` from
-        after it.
+        after it. Under RK4 C MuJoCo has `cfrc_ext` of the first stage, MJX of the last.
       mocap: `[nmocap, 3]` places of the bodies that are moved by hand, m; None in a
         model without any.
     """

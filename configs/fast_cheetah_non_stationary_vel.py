@@ -2,17 +2,9 @@
 
 from cemrl_jax.config import Config
 from cemrl_jax.configs import cheetah_non_stationary_vel
-from cemrl_jax.configs.base import fast, find_gait
+from cemrl_jax.configs.base import fast_velocities
 
 
 def get_config() -> Config:
-    """`fast` with three times the environments, which pay here, and `find_gait`."""
-    return find_gait(
-        fast(
-            cheetah_non_stationary_vel.get_config(),
-            num_epochs=100,
-            learning_rate=4e-4,
-            elbo_learning_rate=5e-4,
-            steps_per_epoch=102_400,
-        )
-    )
+    """`fast_velocities` of cheetah_non_stationary_vel."""
+    return fast_velocities(cheetah_non_stationary_vel.get_config(), num_epochs=100)

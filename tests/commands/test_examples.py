@@ -94,10 +94,12 @@ def test_an_environment_from_outside_runs_an_episode(name):
         assert set(np.diff(changes)) <= {7, 14, 21}
 
 
-@pytest.mark.parametrize("name", ["alarm", "cart", "gears"])
-def test_an_environment_from_outside_trains(name, monkeypatch, tmp_path):
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_from_outside_trains(name, monkeypatch, tmp_path):
     use_devices(monkeypatch, 1)
-    config = tiny_config(env=load(name).env, train__num_epochs=1)
+    example = load(name)
+    config = tiny_config(env=example.env, train__num_epochs=1)
+    config.encoder.kind = example.encoder.kind
     config.env.num_train_tasks = config.env.num_test_tasks = 4
     run_training(config, tmp_path / "run")
     assert [row["epoch"] for row in read_rows(tmp_path / "run")] == ["0", "1"]

@@ -175,8 +175,12 @@ class Agent:
         )
 
     def _rearrangements(self, name: str) -> dict[str, Callable[[Params], Params]]:
-        """Returns a method, "join" or "split", of each field of `TRAINED`."""
-        encoder, decoder = getattr(self.encoder, name), getattr(self.decoder, name)
+        """Returns a method, "join" or "split", of each field of `TRAINED`.
+
+        An encoder need not have them: then its products stay as they are.
+        """
+        encoder = getattr(self.encoder, name, lambda params: params)
+        decoder = getattr(self.decoder, name)
         return {
             "world_model": lambda tree: (
                 tree

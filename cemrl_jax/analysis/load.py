@@ -199,7 +199,7 @@ def grouped(runs: list[RunFiles]) -> dict[str, list[RunFiles]]:
     """Returns title -> runs that differ in nothing but their seed."""
     groups: dict[str, list[RunFiles]] = {}
     for run in runs:
-        same = {key: value for key, value in run.raw.items() if key not in _OWN}
+        same = {key: value for key, value in run.raw.items() if key not in OWN}
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(run)
     titles: dict[str, list[RunFiles]] = {}
     for members in groups.values():
@@ -210,7 +210,7 @@ def grouped(runs: list[RunFiles]) -> dict[str, list[RunFiles]]:
     return titles
 
 
-_OWN = ("seed", "num_seeds", "output_dir", "tensorboard", "logging")
+OWN = ("seed", "num_seeds", "output_dir", "tensorboard", "logging")
 """Fields in which runs of one group may differ."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from cemrl_jax import config as config_lib
 from cemrl_jax.analysis import curves
-from cemrl_jax.analysis.load import RunFiles, compile_seconds, preset_of
+from cemrl_jax.analysis.load import OWN, RunFiles, compile_seconds, preset_of
 from cemrl_jax.config import Config
 from cemrl_jax.config.codec import TABLES
 from cemrl_jax.evaluation.statistics import iqm
@@ -25,8 +25,6 @@ START = (
     *("host_cores", "num_devices", "versions", "date"),
 )
 """What a file says of each start of a run."""
-OWN = ("seed", "num_seeds", "output_dir", "tensorboard", "logging")
-"""Fields in which the runs of an experiment always differ."""
 ASIDE = ("name", "checkpoint")
 """Fields that say nothing of what is learnt."""
 
